@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "load_config": "edgedistill.pipeline.config",
+    "load_config": "edgedistill.pipeline.configfile",
     "make_plan": "edgedistill.pipeline.plan",
     "run_plan": "edgedistill.pipeline.run",
     "open_bundle": "edgedistill.pipeline.bundle",

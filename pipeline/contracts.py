@@ -109,12 +109,14 @@ class Workspace:
         out: an empty folder; what the stage leaves here becomes the artefact.
         scratch: a folder that survives a kill, so that a stage can resume; gone when it is done.
         progress: called as `progress(done, total, note)`; cheap, may be called often.
+        failures: message of every stage that failed so far, by name.
         describe: what the artefact is; the stage fills it in.
     """
 
     out: Path
     scratch: Path
     progress: Callable[[int, int, str], None]
+    failures: Mapping[str, str] = field(default_factory=dict)
     describe: Description = field(default_factory=lambda: Description())
 
 
@@ -303,7 +305,13 @@ class SessionFacts:
 
 
 class Session(Protocol):
-    """An artefact that is loaded and ready on a target. Close it, or use it in a `with`."""
+    """An artefact that is loaded and ready on a target. Close it, or use it in a `with`.
+
+    Attributes:
+        signature: named inputs and outputs, with the shapes and dtypes of the file itself.
+    """
+
+    signature: Signature
 
     def run(self, feeds: Arrays) -> dict[str, Array]:
         """Outputs by name for `(N, ...)` inputs; the session splits the batch as the file needs."""

@@ -1,0 +1,189 @@
+"""OpenVINO IR: traced by OpenVINO's converter, quantized by NNCF."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..pipeline.contracts import Artifact, Missing, Precision, Signature
+from ..pipeline.errors import ExportError
+from ._errors import essence, explained, full_text, unsupported
+from ._files import calibration_feeds, check_weights, described, fp32_source, missing_libraries
+from ._quiet import quiet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from ..pipeline.contracts import Arrays
+
+FILE = "model.xml"  # the weights lie beside it, in model.bin
+
+
+class OpenVinoExporter:
+    """Writes `model.xml` and `model.bin`: free batch axis, float32 inputs and outputs.
+
+    fp16 stores half-precision weights; the runtime picks its own arithmetic. int8 is NNCF's
+    post-training quantization with the mixed preset, activation ranges from the extremes of the
+    samples and no bias correction.
+    """
+
+    kind: ClassVar[str] = "openvino"
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "openvino", "nncf")
+
+    def missing(self) -> Missing | None:
+        return missing_libraries(("openvino", "nncf"), "openvino")
+
+    def export(self, model: nn.Module, signature: Signature, folder: Path) -> Signature:
+        from ._capture import capture, inference
+
+        with quiet(), inference(model):
+            program = capture(self.kind, model, signature, batch=2, free=True)
+            _refuse_values_read(program)
+            ir = _trace(model, signature, program)
+            _name_ports(ir, signature)
+            return _save(ir, signature, folder, half=False)
+
+    def convert(
+        self, source: Artifact, precision: Precision, samples: Arrays, folder: Path
+    ) -> Signature:
+        file, signature = fp32_source(self.kind, source, precision, self.precisions, FILE)
+        with quiet(), explained(self.kind, f"convert to {precision}"):
+            import openvino
+
+            core = openvino.Core()
+            ir = core.read_model(file)
+            if precision == "int8":
+                ir = _to_int8(ir, samples, signature)
+            written = _save(ir, signature, folder, half=precision == "fp16")
+            check_weights(self.kind, precision, _weights(core.read_model(folder / FILE)))
+        return written
+
+
+def _refuse_values_read(program: ExportedProgram) -> None:
+    """Tracing would freeze such a value to that of the example, without a word."""
+    from ._capture import node_place, values_read
+
+    for node in values_read(program):
+        place = node_place(node)
+        raise ExportError(
+            "openvino: the model turns the value of a tensor into a Python number"
+            + (f", at {place}" if place else ""),
+            "Keep it a tensor (no .item(), float() or int() on results of the inputs), or take "
+            "'openvino' out of export.formats.",
+        )
+
+
+def _trace(model: nn.Module, signature: Signature, program: ExportedProgram) -> Any:
+    import openvino
+
+    from ._capture import example_inputs
+
+    shapes = [
+        openvino.PartialShape([-1 if n is None else n for n in spec.shape])
+        for spec in signature.inputs
+    ]
+    examples = example_inputs(signature, batch=2)
+    try:
+        return openvino.convert_model(model, example_input=examples, input=shapes)
+    except Exception as error:
+        raise _conversion_error(program, error) from error
+
+
+def _conversion_error(program: ExportedProgram, error: Exception) -> ExportError:
+    from ._capture import place_of
+
+    lists = re.findall(
+        r"^-- (?:No conversion rule found for operations|Conversion is failed for): (.+)$",
+        full_text(error),
+        flags=re.MULTILINE,
+    )
+    # Only aten operators are the user's; the others are the converter's own marks.
+    operators = [name for part in lists for name in part.split(", ") if name.startswith("aten::")]
+    if operators:
+        places = filter(None, (place_of(program, name) for name in operators))
+        return unsupported("openvino", operators, next(places, ""))
+    return ExportError(
+        f"openvino: the model cannot be converted: {essence(error)}",
+        "The full message of the converter is in the log (-v); 'openvino' can be taken out of "
+        "export.formats to go on with the other formats.",
+    )
+
+
+def _to_int8(ir: Any, samples: Arrays, signature: Signature) -> Any:
+    import nncf
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    feeds = list(calibration_feeds("openvino", samples, signature, batch=1))
+    return nncf.quantize(
+        ir,
+        nncf.Dataset(feeds),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(feeds),
+        advanced_parameters=AdvancedQuantizationParameters(
+            disable_bias_correction=True,
+            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+        ),
+    )
+
+
+def _weights(ir: Any) -> Counter[str]:
+    """Number of constant elements by NumPy type name."""
+    count: Counter[str] = Counter()
+    for node in ir.get_ops():
+        if node.get_type_name() == "Constant":
+            count[_dtype(node.output(0))] += node.data.size
+    return count
+
+
+def _name_ports(ir: Any, signature: Signature) -> None:
+    ports = (
+        *zip(ir.inputs, signature.inputs, strict=True),
+        *zip(ir.outputs, signature.outputs, strict=True),
+    )
+    for port, spec in ports:
+        port.get_tensor().set_names({spec.name})
+
+
+def _save(ir: Any, signature: Signature, folder: Path, *, half: bool) -> Signature:
+    import openvino
+
+    _steady_names(ir)
+    openvino.save_model(ir, folder / FILE, compress_to_fp16=half)
+    return Signature(
+        described(signature.inputs, _found(ir.inputs)),
+        described(signature.outputs, _found(ir.outputs)),
+    )
+
+
+def _steady_names(ir: Any) -> None:
+    """Number the nameless nodes by their place: OpenVINO counts through the whole process.
+
+    Nodes that carry a name of the user's module keep it.
+    """
+    ir.set_friendly_name("model")
+    for place, node in enumerate(ir.get_ordered_ops()):
+        if re.fullmatch(r"[A-Za-z]+_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}_{place}")
+
+
+def _found(ports: list[Any]) -> dict[str, tuple[tuple[int | None, ...], str]]:
+    return {
+        port.get_any_name(): (
+            tuple(None if axis.is_dynamic else axis.get_length() for axis in port.partial_shape),
+            _dtype(port),
+        )
+        for port in ports
+    }
+
+
+def _dtype(port: Any) -> str:
+    import numpy as np
+
+    return str(np.dtype(port.get_element_type().to_dtype()).name)

@@ -1,0 +1,183 @@
+"""Reads an edge.yaml, applies `--set`, and finds every fault of it at once."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from . import plugins, yamlfile
+from .config import Config
+from .errors import ConfigError, Fault
+from .options import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from .yamlfile import Document, KeyPath
+
+# section -> (key that names the plugin, kind of plugin)
+PLUGIN_KEYS = {
+    "data": ("source", "data"),
+    "teacher": ("model", "models"),
+    "student": ("model", "models"),
+    "distill": ("method", "methods"),
+}
+USER_CODE = ("data", "models")
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check a config.
+
+    Args:
+        path: the edge.yaml.
+        overrides: `key.path=value` arguments, applied in order.
+
+    Raises:
+        ConfigError: with every fault of the file, each with its place, value and what was expected.
+    """
+    document = yamlfile.read(path)
+    for argument in overrides:
+        yamlfile.override(document, argument)
+    return check(document, path.resolve().parent)
+
+
+def check(document: Document, root: Path) -> Config:
+    """Turn a document into a Config, or raise every fault of it."""
+    faults = list(_plugin_faults(document, root))
+    try:
+        config = Config.model_validate(document.data)
+    except ValidationError as error:
+        faults += _faults(error, (), document, Config)
+    else:
+        faults += _name_faults(config, document, root)
+    if faults:
+        raise ConfigError(
+            f"{document.file} has {len(faults)} fault(s):", sorted(faults, key=_line)
+        )
+    return config
+
+
+def _line(fault: Fault) -> tuple[str, int]:
+    file, _, line = fault.where.rpartition(":")
+    return (file, int(line)) if line.isdigit() else (fault.where, 0)
+
+
+def _faults(
+    error: ValidationError, prefix: KeyPath, document: Document, model: type[BaseModel]
+) -> Iterator[Fault]:
+    for item in error.errors(include_url=False):
+        path = (*prefix, *item["loc"])
+        expected, hint = _explain(item["type"], item["msg"], item["loc"], model)
+        value = "(missing)" if item["type"] == "missing" else repr(document.get(path))
+        yield Fault(".".join(map(str, path)), document.place(path), value, expected, hint)
+
+
+def _explain(
+    kind: str, message: str, loc: tuple[int | str, ...], model: type[BaseModel]
+) -> tuple[str, str]:
+    if kind == "extra_forbidden":
+        known = _fields(model, loc[:-1])
+        return "a known key", nearest(str(loc[-1]), known)
+    return message.removeprefix("Value error, ").removeprefix("Input should be "), ""
+
+
+def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Field names of the model that stands at a path below `model`."""
+    for key in path:
+        annotation = model.model_fields[str(key)].annotation
+        candidates = (annotation, *get_args(annotation))
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)
+
+
+def _plugin_faults(document: Document, root: Path) -> Iterator[Fault]:
+    """Check the plugins' own keys, and write them back with their defaults filled in."""
+    for section, (key, kind) in PLUGIN_KEYS.items():
+        given = document.data.get(section, {})
+        own = Config.model_fields[section].annotation
+        if not isinstance(given, dict) or own is None:
+            continue  # the section's own check says what is wrong
+        name = given.get(key, own.model_fields[key].default)
+        extras = {k: v for k, v in given.items() if k not in own.model_fields}
+        if not isinstance(name, str):
+            continue
+        if kind in USER_CODE and ":" in name:
+            yield from _user_code_faults(name, extras, (section, key), document, root)
+        elif name not in plugins.names(kind):
+            hint = nearest(name, plugins.names(kind))
+            where = document.place((section, key))
+            yield Fault(f"{section}.{key}", where, repr(name), f"an installed {kind} plugin", hint)
+        else:
+            yield from _option_faults(section, plugins.load(kind, name), extras, document, root)
+
+
+def _option_faults(
+    section: str, plugin: Any, extras: Mapping[str, Any], document: Document, root: Path
+) -> Iterator[Fault]:
+    own = list(_fields(Config, (section,)))
+    unknown = [key for key in extras if key not in plugin.Options.model_fields]
+    for key in unknown:
+        path = (section, key)
+        hint = nearest(key, [*own, *plugin.Options.model_fields])
+        where = document.place(path)
+        yield Fault(f"{section}.{key}", where, repr(extras[key]), "a known key", hint)
+    known = {key: value for key, value in extras.items() if key not in unknown}
+    try:
+        options = plugin.Options.model_validate(known)
+    except ValidationError as error:
+        yield from _faults(error, (section,), document, plugin.Options)
+        return
+    if "path" in known and not (root / str(known["path"])).exists():
+        where = document.place((section, "path"))
+        yield Fault(f"{section}.path", where, repr(known["path"]), "an existing file or folder")
+    document.data.setdefault(section, {}).update(options.model_dump(mode="json"))
+
+
+def _user_code_faults(
+    reference: str, options: Mapping[str, Any], path: KeyPath, document: Document, root: Path
+) -> Iterator[Fault]:
+    """Check a "file.py:function" without running it: the file, the function, its keywords."""
+    file, _, function = reference.partition(":")
+    name, where = ".".join(map(str, path)), document.place(path)
+    try:
+        tree = ast.parse((root / file).read_text(encoding="utf-8"), filename=file)
+    except OSError:
+        yield Fault(name, where, repr(reference), f"a Python file {file!r} beside {document.file}")
+        return
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        yield Fault(name, where, repr(reference), f"valid Python ({file}:{line}: {error})")
+        return
+    found = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    if function not in found:
+        hint = nearest(function, found) if found else f"{file} defines no function"
+        yield Fault(name, where, repr(reference), f"a function in {file}", hint)
+        return
+    node = found[function]
+    if isinstance(node, ast.FunctionDef) and node.args.kwarg is None:
+        accepted = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
+        for key in (key for key in options if key not in accepted):
+            at = (path[0], key)
+            hint = nearest(key, [*accepted, *_fields(Config, (path[0],))])
+            expected = f"a known key or an argument of {function}()"
+            dotted = f"{path[0]}.{key}"
+            yield Fault(dotted, document.place(at), repr(options[key]), expected, hint)
+
+
+def _name_faults(config: Config, document: Document, root: Path) -> Iterator[Fault]:
+    """Names that only the installed plugins know, and files that must be there."""
+    lists = (("export", "formats", "exporters"), ("evaluate", "targets", "targets"))
+    for section, key, kind in lists:
+        for index, name in enumerate(getattr(getattr(config, section), key)):
+            if name not in plugins.names(kind):
+                hint = nearest(name, plugins.names(kind))
+                where = document.place((section, key, index))
+                path = f"{section}.{key}.{index}"
+                yield Fault(path, where, repr(name), f"one of the installed {kind}", hint)
+    if config.teacher.weights is not None and not (root / config.teacher.weights).is_file():
+        where = document.place(("teacher", "weights"))
+        value = repr(str(config.teacher.weights))
+        yield Fault("teacher.weights", where, value, "an existing .safetensors or .pt file")

@@ -1,0 +1,150 @@
+"""From `{"model": "dscnn", "options": {"width": 24}}` to a network.
+
+A user's function and a built-in family are called the same way: options as keywords, plus
+`num_classes` and `input_shape` (or `input_shapes`, by name) where the signature asks for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..options import nearest, parse_options
+from ..usercode import check_arguments, load_user_function
+from .catalog import ModelFamily
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+GROUP = "edgedistill.models"
+
+
+def build_model(
+    spec: Mapping[str, Any],
+    num_classes: int,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    root: Path,
+) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Args:
+        spec: `{"model": NAME or "file.py:function", "options": {...}}`.
+        num_classes: size of the logits.
+        input_shapes: input name -> shape without the batch axis, in call order.
+        root: the folder that a user's file is relative to.
+
+    Raises:
+        ModelError: no such model, wrong options, a shape that does not fit, a failing user
+            function, or one that does not return an `nn.Module`.
+    """
+    reference, options = str(spec["model"]), dict(spec.get("options") or {})
+    owner = f"model {reference!r}"
+    factory: Callable[..., Any]
+    if ":" in reference:
+        factory = load_user_function(reference, root)
+    else:
+        family = find_family(reference)
+        options = dict(parse_options(family.Options, options, owner, ModelError))
+        factory = _load_factory(family)
+    arguments = {**options, **_offered(factory, owner, num_classes, input_shapes)}
+    check_arguments(factory, arguments, owner, ModelError)
+    model = factory(**arguments)
+    if not isinstance(model, nn.Module):
+        got = type(model).__name__
+        raise ModelError(f"{owner} returned {got}", "Return a torch.nn.Module instance")
+    return model
+
+
+def find_family(name: str) -> ModelFamily:
+    """A model family, built in or from a plugin, by its entry point.
+
+    Raises:
+        ModelError: no such family, or the plugin gives something else.
+    """
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        hint = f"{nearest(name, found)}; or name a function of yours: 'my_model.py:build'"
+        raise ModelError(f"There is no model named {name!r}", hint)
+    family = found[name].load()
+    if not isinstance(family, ModelFamily):
+        hint = f"Its entry point {found[name].value!r} must name a ModelFamily"
+        raise ModelError(f"model {name!r} is a {type(family).__name__}", hint)
+    return family
+
+
+def call_model(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Run a model: a single input by position, several by keyword.
+
+    Args:
+        model: gives logits `(N, C)`.
+        inputs: input name -> `(N, ...)`.
+
+    Raises:
+        ModelError: the model does not return a single tensor.
+    """
+    logits = model(*inputs.values()) if len(inputs) == 1 else model(**inputs)
+    if not isinstance(logits, Tensor):
+        got = type(logits).__name__
+        raise ModelError(f"The model returned {got}, not a tensor", "Return the logits (N, C) only")
+    return logits
+
+
+def check_model(model: nn.Module, inputs: Mapping[str, Tensor], num_classes: int) -> None:
+    """Run a model once in eval mode and check the shape of its logits.
+
+    Args:
+        model: left in the mode that it was in.
+        inputs: a few samples, input name -> `(N, ...)`.
+        num_classes: wanted size of the logits.
+
+    Raises:
+        ModelError: the model fails on these inputs, or its logits have another shape.
+    """
+    shapes = {name: tuple(value.shape) for name, value in inputs.items()}
+    wanted = (next(iter(shapes.values()))[0], num_classes)
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            got = tuple(call_model(model.eval(), inputs).shape)
+    except ModelError:
+        raise
+    except Exception as exc:
+        what = f"{type(exc).__name__}: {exc}"
+        raise ModelError(f"The model cannot take inputs of shape {shapes}: {what}") from exc
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if got != wanted:
+        hint = f"The data has {num_classes} classes"
+        raise ModelError(f"For inputs {shapes} the model gives {got}, expected {wanted}", hint)
+
+
+def _load_factory(family: ModelFamily) -> Callable[..., Any]:
+    module, _, name = family.factory.partition(":")
+    factory: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return factory
+
+
+def _offered(
+    factory: Callable[..., Any],
+    owner: str,
+    num_classes: int,
+    input_shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, Any]:
+    """Those facts about the task that the factory's signature asks for."""
+    wanted = inspect.signature(factory).parameters
+    offer: dict[str, Any] = {"num_classes": num_classes, "input_shapes": dict(input_shapes)}
+    if len(input_shapes) == 1:
+        offer["input_shape"] = next(iter(input_shapes.values()))
+    elif "input_shape" in wanted:
+        names = ", ".join(input_shapes)
+        hint = "Take a function of yours with a parameter `input_shapes`"
+        raise ModelError(f"{owner} takes one input; the data has {names}", hint)
+    return {name: value for name, value in offer.items() if name in wanted}

@@ -1,0 +1,244 @@
+"""Config -> stages. THE PAGE TO READ: no work is done here.
+
+    data -> teacher -> distill -> export-FORMAT -> quantize-FORMAT-PRECISION -+
+       \\-> baseline      \\-> export-teacher                                  |
+                                            evaluate-TARGET <-----------------+
+                                                   |
+                                                select -> bundle, report
+
+A stage of the middle row that fails takes only its own format with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from . import plugins
+from .contracts import Stage
+from .errors import ConfigError, MissingDependency
+from .options import nearest
+from .stages import bundle, data, distill, evaluate, export, report, select, teacher
+from .stages.keys import file_digests
+from .stages.modelfiles import model_settings
+from .stages.training import LIBRARIES as TRAINING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from .config import Config, TrainingKeys
+    from .contracts import Exporter, Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The stages of a config, each after what it needs."""
+
+    config: Config
+    stages: tuple[Stage, ...]
+
+    def until(self, name: str) -> Plan:
+        """The part of the plan that leads to a stage, or to every stage `NAME-...`.
+
+        Raises:
+            ConfigError: there is no such stage.
+        """
+        wanted = set(self.matching(name))
+        for stage in reversed(self.stages):
+            if stage.name in wanted:
+                wanted |= {*stage.needs, *stage.optional}
+        return Plan(self.config, tuple(s for s in self.stages if s.name in wanted))
+
+    def matching(self, name: str) -> list[str]:
+        """Names of the stage, or of the family of stages (`export`), that is meant.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        names = [stage.name for stage in self.stages]
+        found = [n for n in names if n == name or n.startswith(f"{name}-")]
+        if not found:
+            raise ConfigError(f"there is no stage {name!r}", hint=nearest(name, names))
+        return found
+
+
+def make_plan(config: Config, root: Path) -> Plan:
+    """Lay out the stages of a config.
+
+    Args:
+        config: checked.
+        root: folder of the config; user code and files are relative to it.
+
+    Raises:
+        MissingDependency: a format, target or data source needs a library that is not installed.
+        ConfigError: a format cannot be written in a precision.
+    """
+    exporters = {kind: plugins.exporter(kind) for kind in config.export.formats}
+    _check_precisions(config, exporters)
+    _check_installed(config, exporters)
+    training = (_data(config, root), *_training(config, root))
+    exports = tuple(_exports(config, root, exporters))
+    names = tuple(stage.name for stage in exports)
+    evaluations = tuple(_evaluations(config, names))
+    return Plan(config, (*training, *exports, *evaluations, *_results(config, names, evaluations)))
+
+
+def _check_precisions(config: Config, exporters: dict[str, Exporter]) -> None:
+    for kind, exporter in exporters.items():
+        for precision in config.export.precisions:
+            if precision not in exporter.precisions:
+                can = ", ".join(exporter.precisions)
+                raise ConfigError(f"{kind} cannot be written as {precision}", hint=f"it can: {can}")
+
+
+def _check_installed(config: Config, exporters: dict[str, Exporter]) -> None:
+    missing: list[Missing | None] = [e.missing() for e in exporters.values()]
+    targets = [plugins.target(name) for name in config.evaluate.targets]
+    missing += [t.missing(kind) for t in targets for kind in exporters if t.accepts(kind)]
+    if ":" not in config.data.source:
+        missing.append(plugins.load("data", config.data.source)().missing())
+    missing.append(report.missing())
+    require(missing)
+
+
+def require(missing: Iterable[Missing | None]) -> None:
+    """Raise if any library is missing; one pip line brings them all."""
+    lacking = [m for m in missing if m is not None]
+    if lacking:
+        libraries = ", ".join(sorted({lib for m in lacking for lib in m.libraries}))
+        extras = ",".join(sorted({m.extra for m in lacking}))
+        raise MissingDependency(
+            f"not installed: {libraries}", f"pip install 'edgedistill[{extras}]'"
+        )
+
+
+def _data(config: Config, root: Path) -> Stage:
+    from .data.load import data_files
+
+    source, options = config.data.source, config.data.options
+    files = data_files({"source": source, "options": options}, root)
+    settings = {"source": source, "options": options, "files": file_digests(files, root)}
+    return Stage("data", (), settings, 1, partial(data.run, source, options, root))
+
+
+def _training(config: Config, root: Path) -> Iterable[Stage]:
+    student = model_settings(config.student.model, config.student.options, root)
+    section = config.teacher
+    settings = {
+        "model": model_settings(section.model, section.options, root),
+        **_loop_settings(section, config),
+        "checkpoints": section.checkpoints,
+    }
+    if section.weights is not None:
+        settings = {
+            "model": settings["model"],
+            "weights": file_digests([root / section.weights], root),
+        }
+    run = partial(teacher.run, config, root)
+    yield Stage("teacher", ("data",), settings, 1, run, libraries=TRAINING)
+    method, options = config.distill.method, config.distill.options
+    if config.distill.baseline and method != "none":
+        yield _student("baseline", "none", {}, student, config, root)
+    yield _student("distill", method, options, student, config, root)
+
+
+def _student(
+    name: str, method: str, options: dict[str, Any], student: dict[str, Any], config: Config,
+    root: Path,
+) -> Stage:
+    kind = plugins.method(method)
+    parsed = kind.Options.model_validate(options)
+    needs = kind(parsed).needs  # type: ignore[call-arg]
+    settings = {
+        "method": method,
+        "options": parsed.model_dump(mode="json"),
+        "student": student,
+        **_loop_settings(config.distill, config),
+    }
+    run = partial(distill.run, method, options, config, root)
+    inputs = ("data", "teacher") if needs.teacher else ("data",)
+    return Stage(name, inputs, settings, 1, run, libraries=TRAINING)
+
+
+def _loop_settings(section: TrainingKeys, config: Config) -> dict[str, Any]:
+    own = ("batch_size", "optimizer", "lr", "weight_decay", "schedule", "warmup", "epochs")
+    return {
+        **{key: getattr(section, key) for key in own},
+        "train": config.train.model_dump(mode="json"),
+        "augment": config.data.augment.model_dump(mode="json"),
+    }
+
+
+def _exports(config: Config, root: Path, exporters: dict[str, Exporter]) -> Iterable[Stage]:
+    timeout = config.export.timeout
+    first, first_exporter = next(iter(exporters.items()))
+    yield _export("export-teacher", first, first_exporter, "teacher", timeout, root)
+    for kind, exporter in exporters.items():
+        yield _export(f"export-{kind}", kind, exporter, "distill", timeout, root)
+        for precision in config.export.precisions:
+            if precision != "fp32":
+                calibration = config.export.calibration
+                settings = {
+                    "kind": kind, "precision": precision, "calibration": calibration,
+                    "exporter": exporter.version,
+                }
+                yield Stage(
+                    f"quantize-{kind}-{precision}", ("data", "distill", f"export-{kind}"),
+                    settings, 1,
+                    partial(export.quantize, kind, precision, calibration, timeout),
+                    libraries=exporter.libraries, alone=False,
+                )
+
+
+def _export(
+    name: str, kind: str, exporter: Exporter, source: str, timeout: float, root: Path
+) -> Stage:
+    return Stage(
+        name, ("data", source), {"kind": kind, "exporter": exporter.version}, 1,
+        partial(export.export, kind, source, root, timeout),
+        libraries=("torch", *exporter.libraries), alone=False,
+    )
+
+
+def _evaluations(config: Config, exports: tuple[str, ...]) -> Iterable[Stage]:
+    section, reported = config.evaluate, config.export.precisions
+    for name in section.targets:
+        machine = plugins.target(name).facts()
+        settings = {
+            "target": name, "threads": section.threads, "seconds": section.seconds,
+            "precisions": list(reported),
+            "machine": {key: machine[key] for key in ("cpu", "isa_features", "cores")},
+        }
+        run = partial(evaluate.run, name, section.threads, section.seconds, reported)
+        yield Stage(
+            f"evaluate-{name}", ("data",), settings, 1, run, optional=exports,
+            libraries=("onnxruntime", "openvino", "ai-edge-litert"),
+        )
+
+
+def _results(
+    config: Config, exports: tuple[str, ...], evaluations: tuple[Stage, ...]
+) -> Iterable[Stage]:
+    reported = config.export.precisions
+    goals = config.evaluate.goals.model_dump(mode="json")
+    models = ("data", "teacher", "distill")
+    measured = tuple(stage.name for stage in evaluations)
+    has_baseline = config.distill.baseline and config.distill.method != "none"
+    baseline = ("baseline",) if has_baseline else ()
+    yield Stage(
+        "select", (*models, *measured),
+        {"name": config.name, "goals": goals, "precisions": list(reported)}, 1,
+        partial(select.run, config.name, goals, reported), optional=(*baseline, *exports),
+    )
+    plain = config.model_dump(mode="json")
+    yield Stage(
+        "bundle", (*models, "select", *measured),
+        {"config": plain, "keep": config.bundle.keep}, 1,
+        partial(bundle.run, plain, config.bundle.keep, reported), optional=exports,
+    )
+    yield Stage(
+        "report", ("select", *measured), {"name": config.name}, 1, report.run, optional=exports,
+        libraries=("matplotlib",),
+    )

@@ -1,0 +1,231 @@
+"""Walks a plan: finds each stage's artefact in the store, or makes it; tells what happens.
+
+Stages that only wait for a child process run side by side; a stage that trains or measures runs
+alone. A failed stage takes those that need it with it; the rest go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import child
+from .contracts import Artifact, Stage, Workspace
+from .errors import EdgeDistillError, Interrupted
+from .store import Damaged, Store, canonical, explaining
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from .plan import Plan
+
+EventKind = Literal[
+    "started", "progress", "cached", "waiting", "damaged", "done", "failed", "skipped"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a stage.
+
+    Attributes:
+        kind: what.
+        stage: to which.
+        message: for a person.
+        done: steps done, for `progress`.
+        total: steps in all, for `progress`.
+        seconds: how long it took, for `done`.
+        error: what went wrong, for `failed`.
+    """
+
+    kind: EventKind
+    stage: str
+    message: str = ""
+    done: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    error: EdgeDistillError | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a walk left.
+
+    Attributes:
+        artifacts: by stage.
+        recipes: by stage, what its key was made of; `plan` compares it next time.
+        failures: errors by stage; a skipped stage is not among them.
+    """
+
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, EdgeDistillError] = field(default_factory=dict)
+
+
+def recipe(stage: Stage, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """All that decides what a stage makes: its key is the hash of this."""
+    needs = {n: artifacts[n].digest for n in (*stage.needs, *stage.optional) if n in artifacts}
+    return {
+        "stage": stage.name,
+        "version": stage.version,
+        "settings": dict(stage.settings),
+        "needs": needs,
+        "libraries": {name: _version(name) for name in stage.libraries},
+    }
+
+
+def key_of(recipe: Mapping[str, Any]) -> str:
+    """The key of an artefact that is made by this recipe."""
+    return hashlib.sha256(canonical(recipe)).hexdigest()
+
+
+@cache
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def run_plan(
+    plan: Plan,
+    store: Store,
+    listen: Callable[[Event], None] = lambda event: None,
+    again: Collection[str] = (),
+) -> Outcome:
+    """Make every artefact of a plan that the store does not hold.
+
+    Args:
+        plan: what to make.
+        store: where artefacts are.
+        listen: called for every event, from several threads.
+        again: stages to remake although the store has them.
+
+    Raises:
+        Interrupted: Ctrl-C; what was finished is kept, training resumes from its checkpoint.
+    """
+    walk = _Walk(plan, store, listen, set(again))
+    try:
+        walk.run()
+    except KeyboardInterrupt as error:
+        raise Interrupted("interrupted; everything that was finished is kept") from error
+    finally:
+        walk.stop()
+    return walk.outcome
+
+
+class _Walk:
+    """One walk over a plan."""
+
+    def __init__(
+        self, plan: Plan, store: Store, listen: Callable[[Event], None], again: set[str]
+    ) -> None:
+        self.store, self.listen, self.again = store, listen, again
+        self.outcome = Outcome()
+        self.waiting = list(plan.stages)
+        self.stopped = threading.Event()
+        self.running: dict[Future[Artifact], Stage] = {}
+        self.pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
+
+    def run(self) -> None:
+        while self.waiting or self.running:
+            self._start_ready()
+            if self.running:
+                done, _ = wait(self.running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    self._collect(self.running.pop(future), future)
+
+    def stop(self) -> None:
+        """End what still runs; the store keeps only what is complete."""
+        self.stopped.set()
+        child.kill_all()
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start_ready(self) -> None:
+        for stage in list(self.waiting):
+            unfinished = {s.name for s in (*self.waiting, *self.running.values())}
+            if unfinished & {*stage.needs, *stage.optional}:
+                continue
+            if lost := [name for name in stage.needs if name not in self.outcome.artifacts]:
+                self.waiting.remove(stage)
+                self.listen(Event("skipped", stage.name, f"needs {', '.join(lost)}"))
+            elif stage.alone and self.running:
+                continue
+            else:
+                self.waiting.remove(stage)
+                self._start(stage)
+                if stage.alone:
+                    return
+
+    def _start(self, stage: Stage) -> None:
+        """Run a stage: here if it runs alone, in a thread if it only waits for a child."""
+        if not stage.alone:
+            self.running[self.pool.submit(self._make, stage)] = stage
+            return
+        future: Future[Artifact] = Future()
+        try:
+            future.set_result(self._make(stage))
+        except EdgeDistillError as error:
+            future.set_exception(error)
+        self._collect(stage, future)
+
+    def _collect(self, stage: Stage, future: Future[Artifact]) -> None:
+        error = future.exception()
+        if error is None:
+            self.outcome.artifacts[stage.name] = future.result()
+        elif isinstance(error, EdgeDistillError) and not isinstance(error, Interrupted):
+            self.outcome.failures[stage.name] = error
+            self.listen(Event("failed", stage.name, str(error), error=error))
+        else:
+            raise error
+
+    def _make(self, stage: Stage) -> Artifact:
+        made_of = recipe(stage, self.outcome.artifacts)
+        key = key_of(made_of)
+        self.outcome.recipes[stage.name] = made_of
+        waiting = partial(self.listen, Event("waiting", stage.name, "another process makes it"))
+        with self.store.lock(key, waiting):
+            if stage.name in self.again:
+                self.store.drop(stage.name, key)
+            found = self._find(stage, key)
+            if found is not None:
+                self.listen(Event("cached", stage.name))
+                return found
+            return self._fill(stage, key)
+
+    def _find(self, stage: Stage, key: str) -> Artifact | None:
+        try:
+            return self.store.find(stage.name, key)
+        except Damaged as error:
+            self.listen(Event("damaged", stage.name, f"{error.message}: made again"))
+            self.store.drop(stage.name, key)
+            return None
+
+    def _fill(self, stage: Stage, key: str) -> Artifact:
+        self.listen(Event("started", stage.name))
+        start = time.perf_counter()
+        inputs = {
+            name: self.outcome.artifacts[name]
+            for name in (*stage.needs, *stage.optional)
+            if name in self.outcome.artifacts
+        }
+        out, scratch = self.store.work_folders(key)
+        failures = {name: str(error) for name, error in self.outcome.failures.items()}
+        workspace = Workspace(out, scratch, partial(self._progress, stage.name), failures)
+        with explaining(out):
+            stage.run(inputs, workspace)
+            artifact = self.store.commit(stage.name, key, workspace.describe)
+        self.listen(Event("done", stage.name, seconds=time.perf_counter() - start))
+        return artifact
+
+    def _progress(self, stage: str, done: int, total: int, note: str) -> None:
+        if self.stopped.is_set():
+            raise Interrupted("interrupted")
+        self.listen(Event("progress", stage, note, done, total))

@@ -1,0 +1,94 @@
+"""Stage `teacher`: train it, or load its weights, and see that it knows the task."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError
+from . import modelfiles
+from .training import loop_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from ..config import Config
+    from ..contracts import Artifact, Workspace
+
+
+def run(
+    config: Config, root: Path, inputs: Mapping[str, Artifact], workspace: Workspace
+) -> None:
+    """Make the teacher.
+
+    Raises:
+        ModelError: teacher or student do not fit the data, the weights cannot be loaded, or the
+            teacher is no better than guessing through our own pre-processing.
+        TrainingError: the loss is not finite.
+    """
+    import torch
+
+    from ..training.tensors import read_about
+
+    section, data = config.teacher, inputs["data"]
+    about = read_about(data.root)
+    student = modelfiles.model_settings(config.student.model, config.student.options, root)
+    modelfiles.build(student, about, root, "student")  # a misfit shows now, not after hours
+    spec = modelfiles.model_settings(section.model, section.options, root)
+    torch.manual_seed(config.train.seed)
+    model, history = modelfiles.build(spec, about, root, "teacher"), []
+    if section.weights is not None:
+        from ..models.weights import load_weights
+
+        load_weights(model, root / section.weights)
+    else:
+        model, history = _train(model, config, data, workspace)
+    accuracy = modelfiles.save(workspace, model, spec, data, history, {})
+    _check_better_than_guessing(accuracy, data)
+
+
+def _train(
+    model: nn.Module, config: Config, data: Artifact, workspace: Workspace
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    from ..methods.none import LabelsOnly
+    from ..models.weights import save_weights
+    from ..training.loop import Loop
+    from ..training.tensors import load_split
+
+    kept, every = workspace.scratch / "checkpoints", config.teacher.checkpoints
+
+    def keep(epoch: int, teacher: nn.Module) -> None:
+        if every and epoch % every == 0:
+            kept.mkdir(exist_ok=True)
+            save_weights(teacher, kept / f"epoch-{epoch:04d}.safetensors")
+
+    splits = (load_split(data.root, name) for name in ("train", "validation"))
+    method = LabelsOnly(LabelsOnly.Options())
+    settings = loop_settings(config.teacher, config)
+    loop = Loop(
+        method, model, None, *splits, settings, workspace.scratch, workspace.progress, keep
+    )
+    result = loop.fit()
+    if kept.exists():
+        kept.rename(workspace.out / "checkpoints")
+    return result.student, result.history
+
+
+def _check_better_than_guessing(accuracy: float, data: Artifact) -> None:
+    import numpy as np
+
+    from ..evaluation.statistics import wilson
+
+    targets = np.load(data.root / "validation" / "targets.npy")
+    majority = float(np.bincount(targets).max() / len(targets))
+    low, _ = wilson(round(accuracy * len(targets)), len(targets))
+    if low <= majority:
+        labels = json.loads((data.root / "data.json").read_text())["labels"]
+        raise ModelError(
+            f"the teacher scores {accuracy:.1%} on the validation split; always naming the most"
+            f" frequent of the {len(labels)} classes scores {majority:.1%}",
+            "check its pre-processing, the order of its labels, or train it for longer",
+        )

@@ -1,0 +1,151 @@
+"""Answer inputs with the model of this bundle. Needs numpy and the model's runtime alone.
+
+    python predict.py INPUT.npy [INPUT.npz ...]    raw samples, one or a batch
+    python predict.py --verify                     check sums and repeat the golden answers
+    python predict.py --artifact NAME ...          another artefact of the bundle
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+
+
+def preprocess(raw, spec):
+    """Raw samples `(N, *raw_shape)` -> a model input; fp32, in this order of operations."""
+    x = raw
+    if np.dtype(spec["dtype"]).kind == "f":
+        x = raw.astype(np.float32) * np.float32(spec["scale"])
+        x = (x - per_channel(spec["mean"], spec)) / per_channel(spec["std"], spec)
+    x = x.astype(spec["dtype"], copy=False)
+    axes, layout = "N" + spec["raw_layout"], spec["layout"]
+    if layout not in ("", axes):
+        if "C" not in axes:
+            axes, x = axes + "C", x[..., np.newaxis]
+        x = x.transpose([axes.index(axis) for axis in layout])
+    return np.ascontiguousarray(x)
+
+
+def per_channel(values, spec):
+    values = np.asarray(values, np.float32)
+    channel = spec["raw_layout"].find("C")
+    channel = channel if channel >= 0 else len(spec["raw_shape"]) - 1
+    after = len(spec["raw_shape"]) - channel - 1
+    return values if values.size == 1 else values.reshape(-1, *[1] * after)
+
+
+def load_onnx(file, precision):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda feeds: session.run(None, feeds)
+
+
+def load_openvino(file, precision):
+    import openvino
+
+    hint = {} if precision == "fp16" else {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(file, "CPU", {"INFERENCE_NUM_THREADS": 1, **hint})
+    return lambda feeds: [value.copy() for value in model(feeds).values()]
+
+
+def load_tflite(file, precision):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(file, num_threads=1)
+
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.allocate_tensors()
+
+    def run_one(values):
+        for detail, value in zip(inputs, values):
+            interpreter.set_tensor(detail["index"], value.astype(detail["dtype"]))
+        interpreter.invoke()
+        return [interpreter.get_tensor(detail["index"]).copy() for detail in outputs]
+
+    def run(feeds):
+        batches = list(feeds.values())
+        rows = [run_one([b[i : i + 1] for b in batches]) for i in range(len(batches[0]))]
+        return [np.concatenate(column) for column in zip(*rows)]
+
+    return run
+
+
+LOADERS = {"onnx": load_onnx, "openvino": load_openvino, "tflite": load_tflite}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "tflite": ".tflite"}
+
+
+def open_model(manifest, name):
+    entry = next((e for e in manifest["artifacts"] if e["name"] == name), None)
+    if entry is None:
+        sys.exit(f"no artefact {name!r}; there are {[e['name'] for e in manifest['artifacts']]}")
+    file = next(f for f in entry["files"] if f.endswith(SUFFIXES[entry["format"]]))
+    return entry, LOADERS[entry["format"]](str(HERE / file), entry["precision"])
+
+
+def read(path, specs):
+    """Raw inputs of a file, by name, as batches."""
+    loaded = np.load(path, allow_pickle=False)
+    arrays = dict(loaded) if path.endswith(".npz") else {next(iter(specs)): loaded}
+    for name, spec in specs.items():
+        shape = tuple(spec["raw_shape"])
+        if name not in arrays or arrays[name].shape[-len(shape) or None :] != shape:
+            sys.exit(f"{path}: input {name!r} must have shape {shape} or (N, *{shape})")
+        arrays[name] = arrays[name].reshape(-1, *shape)
+    return arrays
+
+
+def predict(manifest, name, paths):
+    specs = manifest["preprocessing"]
+    _, run = open_model(manifest, name)
+    for path in paths:
+        raw = read(path, specs)
+        logits = run({key: preprocess(raw[key], spec) for key, spec in specs.items()})[0]
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        odds /= odds.sum(axis=1, keepdims=True)
+        for row in odds:
+            print(f"{path}: {manifest['labels'][int(row.argmax())]} ({row.max():.1%})")
+
+
+def verify(manifest, name):
+    for line in (HERE / "SHA256SUMS").read_text().splitlines():
+        digest, file = line.split("  ", 1)
+        if hashlib.sha256((HERE / file).read_bytes()).hexdigest() != digest:
+            sys.exit(f"{file} was changed")
+    entry, run = open_model(manifest, name)
+    specs, golden = manifest["preprocessing"], HERE / "golden"
+    feeds = {}
+    for key, spec in specs.items():
+        feeds[key] = preprocess(np.load(golden / "raw" / f"{key}.npy"), spec)
+        if not np.array_equal(feeds[key], np.load(golden / "inputs" / f"{key}.npy")):
+            sys.exit(f"pre-processing of {key!r} does not give the golden input")
+    expected = np.load(golden / "expected" / name / "logits.npy")
+    difference = np.abs(run(feeds)[0] - expected).max() / max(1.0, np.abs(expected).max())
+    if not difference <= entry["golden_tolerance"]:
+        sys.exit(f"{name}: outputs differ by {difference:.3g} from the golden ones")
+    print(f"{name}: sound, golden outputs repeated (difference {difference:.3g})")
+
+
+def main():
+    manifest = json.loads((HERE / "manifest.json").read_text())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("inputs", nargs="*", help=".npy or .npz files with raw samples")
+    parser.add_argument("--artifact", default=manifest["default"])
+    parser.add_argument("--verify", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.verify:
+        verify(manifest, arguments.artifact)
+    elif not arguments.inputs:
+        parser.error("give INPUT files, or --verify")
+    predict(manifest, arguments.artifact, arguments.inputs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""The one training loop: teachers, baselines and every method run through it.
+
+The loop holds ONE trainable module, the student and the method's helpers. Only that is optimised,
+clipped, wrapped and checkpointed. The teacher stands outside.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from ..contracts import Batch, Method
+from ..errors import TrainingError
+from ..models.build import call_model
+from . import checkpoint
+from .optim import make_optimizer, make_schedule
+from .views import Views, epoch_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from .signals import Teacher
+    from .tensors import SplitTensors
+
+EVALUATION_BATCH = 256
+CHECK_EVERY = 25  # steps between looks at the loss, which cost a synchronisation on a GPU
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How long and how fast; see the config for the meaning of each."""
+
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    weight_decay: float
+    schedule: str
+    warmup: float
+    seed: int
+    shift: int = 0
+    flip: bool = False
+    devices: str = "auto"
+    precision: str = "32-true"
+
+
+@dataclass(slots=True)
+class FitResult:
+    """What a training leaves.
+
+    Attributes:
+        student: the bare student with the weights of the best epoch, on the CPU, in eval mode.
+        history: one record per epoch: loss by parts, validation accuracy and loss, seconds.
+        best: index of the record with the best validation accuracy (then lowest loss).
+    """
+
+    student: nn.Module
+    history: list[dict[str, Any]]
+    best: int
+
+
+class Trainable(nn.Module):
+    """Student and helpers: all that is optimised."""
+
+    def __init__(self, student: nn.Module, helpers: nn.Module | None) -> None:
+        super().__init__()
+        self.student = student
+        self.helpers = helpers
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return call_model(self.student, inputs)
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where the training stands; this and the weights are what a checkpoint holds."""
+
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Loop:
+    """Trains a student by a method.
+
+    Args:
+        method: gives the loss, and the helpers that are trained with the student.
+        student: any module that maps the inputs to logits `(N, C)`.
+        teacher: asked once per batch for the very view that the student sees; None when the
+            method needs none.
+        train: what is learned from.
+        validation: what selects the best epoch.
+        settings: how long and how fast.
+        scratch: where the checkpoint of each epoch lies; a killed training resumes from it and
+            ends bit-identical to an uninterrupted one on the same machine.
+        progress: called after every step with steps done, steps in all, and a note.
+        on_epoch: called after every epoch with its number, from 1, and the bare student.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        student: nn.Module,
+        teacher: Callable[[torch.device], Teacher] | None,
+        train: SplitTensors,
+        validation: SplitTensors,
+        settings: LoopSettings,
+        scratch: Path,
+        progress: Callable[[int, int, str], None],
+        on_epoch: Callable[[int, nn.Module], None] = lambda epoch, student: None,
+    ) -> None:
+        self.method, self.settings, self.validation = method, settings, validation
+        self.scratch, self.report, self.on_epoch = scratch, progress, on_epoch
+        self.fabric = Fabric(
+            accelerator=settings.devices, devices=1, precision=settings.precision  # type: ignore[arg-type]
+        )
+        self.views = Views(
+            train, settings.batch_size, settings.shift, settings.flip, settings.seed
+        )
+        self.trainable = Trainable(student, method.helpers(student))
+        self.trainable.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.steps = settings.epochs * len(self.views)
+        self.optimizer = make_optimizer(self.trainable.parameters(), settings)
+        self.schedule = make_schedule(self.optimizer, settings, self.steps)
+        self.module, self.fabric_optimizer = self.fabric.setup(self.trainable, self.optimizer)
+        self.teacher = teacher(self.fabric.device) if teacher is not None else None
+        self.state = Progress()
+
+    def fit(self) -> FitResult:
+        """Train to the end, from the last checkpoint if there is one.
+
+        Raises:
+            TrainingError: the loss is not finite; names epoch and step.
+        """
+        checkpoint.restore(self.scratch, self)
+        while self.state.epoch < self.settings.epochs:
+            record = self._train_epoch()
+            record |= self._validate()
+            self._remember(record)
+            checkpoint.save(self.scratch, self)
+            self.on_epoch(self.state.epoch, self.trainable.student)
+        student = self.trainable.student
+        student.load_state_dict(self.state.best_weights)
+        student = self.method.finish(student).cpu().eval()
+        return FitResult(student, self.state.history, self.state.best)
+
+    def _train_epoch(self) -> dict[str, Any]:
+        """One pass over the training split: mean loss by parts, and seconds."""
+        start, epoch = time.perf_counter(), self.state.epoch
+        torch.manual_seed(epoch_seed(self.settings.seed, epoch))  # dropout: same after a resume
+        self.module.train()
+        steps: list[dict[str, Tensor]] = []
+        for step, (inputs, targets) in enumerate(self.views.epoch(epoch), start=1):
+            steps.append(self._step(inputs, targets, epoch * len(self.views) + step - 1))
+            if step % CHECK_EVERY == 0 or step == len(self.views):
+                self._check_finite(steps, epoch)
+            self._tell(step, steps[-1])
+        means = {part: float(torch.stack([s[part] for s in steps]).mean()) for part in steps[0]}
+        loss = {**means, "total": sum(means.values())}
+        return {"epoch": epoch + 1, "loss": loss, "seconds": time.perf_counter() - start}
+
+    def _step(
+        self, inputs: dict[str, Tensor], targets: Tensor, step: int
+    ) -> dict[str, Tensor]:
+        inputs, targets = self.fabric.to_device((inputs, targets))
+        teacher = self.teacher.logits(inputs) if self.teacher is not None else None
+        logits = self.module(inputs).float()
+        batch = Batch(logits, teacher, targets, self.state.epoch, step / self.steps)
+        parts = self.method.loss(batch, self.trainable.helpers)
+        self.fabric_optimizer.zero_grad()
+        self.fabric.backward(torch.stack(list(parts.values())).sum())
+        self.fabric_optimizer.step()
+        self.schedule.step()
+        return {name: value.detach() for name, value in parts.items()}
+
+    def _check_finite(self, steps: list[dict[str, Tensor]], epoch: int) -> None:
+        for number, parts in enumerate(steps, start=1):
+            for name, value in parts.items():
+                if not torch.isfinite(value):
+                    raise TrainingError(
+                        f"the loss {name!r} is {float(value)} in epoch {epoch + 1}, step {number}"
+                        f" of {len(self.views)}; the checkpoint after epoch {epoch} is kept",
+                        "lower the learning rate (lr), or look for extreme values in the data",
+                    )
+
+    def _tell(self, step: int, parts: dict[str, Tensor]) -> None:
+        state, settings = self.state, self.settings
+        accuracy = f", val {state.history[-1]['validation_accuracy']:.1%}" if state.history else ""
+        note = f"epoch {state.epoch + 1}/{settings.epochs}{accuracy}"
+        self.report(state.epoch * len(self.views) + step, self.steps, note)
+
+    def _validate(self) -> dict[str, float]:
+        """Accuracy and cross-entropy on the validation split; the student is put back to train."""
+        logits = predict(self.module, self.validation, self.fabric.device)
+        self.module.train()
+        targets = self.validation.targets
+        classes = logits.shape[1]
+        accuracy = multiclass_accuracy(logits, targets, num_classes=classes, average="micro")
+        loss = nn.functional.cross_entropy(logits, targets)
+        return {"validation_accuracy": float(accuracy), "validation_loss": float(loss)}
+
+    def _remember(self, record: dict[str, Any]) -> None:
+        state = self.state
+        state.history.append(record)
+        best = state.history[state.best]
+        if not state.best_weights or _rank(record) > _rank(best):
+            state.best = len(state.history) - 1
+            state.best_weights = copy.deepcopy(self.trainable.student.state_dict())
+        state.epoch += 1
+
+
+def _rank(record: Mapping[str, Any]) -> tuple[float, float]:
+    return record["validation_accuracy"], -record["validation_loss"]
+
+
+def predict(model: nn.Module, split: SplitTensors, device: torch.device) -> Tensor:
+    """Logits `(N, C)` of a whole split, fp32, on the CPU; leaves the model in eval mode.
+
+    Args:
+        model: takes the dict of inputs (a `Trainable`), or is called by `call_model`.
+        split: the samples.
+        device: where the model is.
+    """
+    model.eval()
+    logits = []
+    with torch.no_grad():
+        for inputs, _ in split.batches(EVALUATION_BATCH):
+            logits.append(model({k: v.to(device) for k, v in inputs.items()}).float().cpu())
+    return torch.cat(logits)
