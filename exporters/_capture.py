@@ -116,9 +116,9 @@ def _capture_error(kind: str, error: Exception) -> ExportError:
     where = f", at {place}" if place else ""
     if isinstance(deepest(error), GuardOnDataDependentSymNode):
         return ExportError(
-            f"{kind}: the control flow of the model depends on the values of its inputs{where}",
-            "Replace the Python `if`, loop or slice by tensor operations such as torch.where, so "
-            "that one graph holds for every input.",
+            f"{kind}: Python code of the model depends on the values of its inputs{where}",
+            "Replace the `if`, loop, slice or float() by tensor operations such as torch.where, "
+            "so that one graph holds for every input.",
         )
     if "specialized it to be a constant" in text or "Constraints violated" in text:
         return ExportError(
@@ -162,19 +162,20 @@ def place_of(program: ExportedProgram, operator: str) -> str:
 
     Args:
         program: the captured model.
-        operator: as a converter spells it: `aten._linalg_eigh.default`, `aten::linalg_eigh`, ...
+        operator: as a converter spells it: `aten._linalg_eigh.default`, `aten::linalg_eigh`,
+            or what a decomposition left of it: `prims.bessel_j1` of `aten.special_bessel_j1`.
     """
     wanted = _bare(operator)
-    for node in program.graph.nodes:
-        if node.op == "call_function" and _bare(str(node.target)) == wanted:
-            return node_place(node)
-    return ""
+    calls = [(_bare(str(node.target)), node) for node in program.graph.nodes]
+    exact = [node for name, node in calls if name == wanted]
+    related = [node for name, node in calls if wanted in name or (len(name) > 2 and name in wanted)]
+    return node_place((exact or related)[0]) if exact or related else ""
 
 
 def _bare(operator: str) -> str:
-    """`aten._linalg_eigh.default` -> `linalg_eigh`: converters differ in the decoration."""
+    """`aten._linalg_eigh.default` -> `linalgeigh`: converters differ in the decoration."""
     name = re.sub(r"^\w+(::|\.)", "", operator).split(".")[0]
-    return name.strip("_")
+    return name.replace("_", "")
 
 
 def node_place(node: fx.Node) -> str:
@@ -182,13 +183,33 @@ def node_place(node: fx.Node) -> str:
     return place_in(node.meta.get("stack_trace") or "")
 
 
-def values_read(program: ExportedProgram) -> list[fx.Node]:
-    """Nodes that turn the value of a tensor into a Python number, which tracing would freeze."""
+def refuse_values_read(kind: str, program: ExportedProgram) -> None:
+    """Refuse a tensor's value as a Python number, for a format that has no word for it.
+
+    Tracing would even freeze it to the value of the example, without a word.
+
+    Raises:
+        ExportError: says where the model reads a value.
+    """
     readers = {torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default}
-    return [node for node in program.graph.nodes if node.target in readers]
+    places = [node_place(node) for node in program.graph.nodes if node.target in readers]
+    if places:
+        raise ExportError(
+            f"{kind}: the model turns the value of a tensor into a Python number"
+            + (f", at {places[0]}" if places[0] else ""),
+            "Keep it a tensor (no .item(), float() or int() on results of the inputs), or take "
+            f"{kind!r} out of export.formats.",
+        )
 
 
 def _check_outputs(kind: str, program: ExportedProgram, signature: Signature) -> None:
+    structure = program.call_spec.out_spec
+    if structure is None or structure.type not in (None, tuple, list):
+        returned = "nothing" if structure is None else f"a {structure.type.__name__}"
+        raise ExportError(
+            f"{kind}: the model returns {returned}; expected a tensor or a tuple of tensors",
+            "Wrap the model in a module whose forward returns the tensors in a tuple.",
+        )
     shapes = _output_shapes(program)
     hint = "Make the signature say what the model returns: one named tensor each, in order."
     if len(shapes) != len(signature.outputs):

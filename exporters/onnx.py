@@ -178,11 +178,30 @@ def _to_int8_dynamic(file: Path, out: Path) -> Any:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.registry import IntegerOpsRegistry
 
+    graph = onnx.load(file)
+    _unshare_gemm_weights(graph.graph)
     operators = [name for name in IntegerOpsRegistry if name != "Conv"]
-    quantize_dynamic(
-        str(file), str(out), weight_type=QuantType.QInt8, op_types_to_quantize=operators
-    )
+    quantize_dynamic(graph, str(out), weight_type=QuantType.QInt8, op_types_to_quantize=operators)
     return onnx.load(out)
+
+
+def _unshare_gemm_weights(body: Any) -> None:
+    """Give every Gemm a weight of its own.
+
+    onnxruntime's dynamic quantizer turns Gemm into MatMul and transposes the weight in place:
+    once per Gemm, so that a tied weight comes out wrong.
+    """
+    weights = {tensor.name: tensor for tensor in body.initializer}
+    for node in body.node:
+        if node.op_type == "Gemm" and node.input[1] in weights:
+            own = body.initializer.add()
+            own.CopyFrom(weights[node.input[1]])
+            own.name = f"{own.name}.of.{node.output[0]}"
+            node.input[1] = own.name
+    used = {name for node in body.node for name in node.input}
+    kept = [tensor for tensor in body.initializer if tensor.name in used]
+    body.ClearField("initializer")
+    body.initializer.extend(kept)
 
 
 def _weights(graph: Any) -> Counter[str]:

@@ -40,11 +40,11 @@ class OpenVinoExporter:
         return missing_libraries(("openvino", "nncf"), "openvino")
 
     def export(self, model: nn.Module, signature: Signature, folder: Path) -> Signature:
-        from ._capture import capture, inference
+        from ._capture import capture, inference, refuse_values_read
 
         with quiet(), inference(model):
             program = capture(self.kind, model, signature, batch=2, free=True)
-            _refuse_values_read(program)
+            refuse_values_read(self.kind, program)
             ir = _trace(model, signature, program)
             _name_ports(ir, signature)
             return _save(ir, signature, folder, half=False)
@@ -63,20 +63,6 @@ class OpenVinoExporter:
             written = _save(ir, signature, folder, half=precision == "fp16")
             check_weights(self.kind, precision, _weights(core.read_model(folder / FILE)))
         return written
-
-
-def _refuse_values_read(program: ExportedProgram) -> None:
-    """Tracing would freeze such a value to that of the example, without a word."""
-    from ._capture import node_place, values_read
-
-    for node in values_read(program):
-        place = node_place(node)
-        raise ExportError(
-            "openvino: the model turns the value of a tensor into a Python number"
-            + (f", at {place}" if place else ""),
-            "Keep it a tensor (no .item(), float() or int() on results of the inputs), or take "
-            "'openvino' out of export.formats.",
-        )
 
 
 def _trace(model: nn.Module, signature: Signature, program: ExportedProgram) -> Any:

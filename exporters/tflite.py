@@ -49,10 +49,11 @@ class TfliteExporter:
         return missing_libraries(("litert_torch", "ai_edge_litert", "ai_edge_quantizer"), "tflite")
 
     def export(self, model: nn.Module, signature: Signature, folder: Path) -> Signature:
-        from ._capture import capture, example_inputs, inference
+        from ._capture import capture, example_inputs, inference, refuse_values_read
 
         with quiet(), inference(model):
             program = capture(self.kind, model, signature, batch=1, free=False)
+            refuse_values_read(self.kind, program)
             content = _to_tflite(model, signature, example_inputs(signature, batch=1), program)
             return _save(content, signature, folder)
 
@@ -122,8 +123,13 @@ def _quantize(file: Path, precision: Precision, samples: Arrays, signature: Sign
     content = file.read_bytes()
     recipe = _recipe(precision)
     work = quantizer.Quantizer(content, recipe.get_quantization_recipe())
-    ranges = _calibrate(content, recipe, samples, signature) if precision == "int8" else None
-    return bytes(work.quantize(ranges, enable_progress_report=False).quantized_model)
+    if precision != "int8":
+        return bytes(work.quantize(enable_progress_report=False).quantized_model)
+    ranges = _calibrate(content, recipe, samples, signature)
+    if not ranges:
+        return content  # no operator has an int8 form; the census of weights will say so
+    made = work.quantize(ranges, enable_progress_report=False).quantized_model
+    return _reconnect(bytes(made))
 
 
 def _recipe(precision: Precision) -> Any:
@@ -155,6 +161,44 @@ def _calibrate(content: bytes, recipe: Any, samples: Arrays, signature: Signatur
     return calibrator.get_model_qsvs()
 
 
+def _reconnect(content: bytes) -> bytes:
+    """Let int8 operators read the int8 tensor where the quantizer gave them a float output.
+
+    ai-edge-quantizer puts a DEQUANTIZE before an output of the graph and hands its float result
+    to every other reader of that tensor too; an int8 operator among them then refuses to load.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content)
+    if not sum(_reconnect_graph(model, graph) for graph in model.subgraphs):
+        return content
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def _reconnect_graph(model: Any, graph: Any) -> int:
+    """How many inputs of operators were led back to the tensor before a DEQUANTIZE."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    codes = [code.builtinCode for code in model.operatorCodes]
+    before = {
+        operator.outputs[0]: operator.inputs[0]
+        for operator in graph.operators
+        if codes[operator.opcodeIndex] == schema.BuiltinOperator.DEQUANTIZE
+        and operator.outputs[0] in graph.outputs
+    }
+    changed = 0
+    for operator in graph.operators:
+        kinds = {graph.tensors[index].type for index in operator.outputs}
+        if schema.TensorType.INT8 in kinds:
+            inputs = [before.get(index, index) for index in operator.inputs]
+            changed += sum(old != new for old, new in zip(operator.inputs, inputs, strict=True))
+            operator.inputs = inputs
+    return changed
+
+
 def _weights(content: bytes) -> Counter[str]:
     """Number of constant elements by NumPy type name."""
     import math
@@ -177,15 +221,26 @@ def _save(content: bytes, signature: Signature, folder: Path) -> Signature:
     file = folder / FILE
     file.write_bytes(content)
     with explained("tflite", "load the file that was written"):
-        from ai_edge_litert.interpreter import Interpreter
-
-        interpreter = Interpreter(model_path=str(file))
-        interpreter.allocate_tensors()
-        runner = interpreter.get_signature_runner()
+        runner = _load(file).get_signature_runner()
         return Signature(
             _read(signature.inputs, runner.get_input_details()),
             _read(signature.outputs, runner.get_output_details()),
         )
+
+
+def _load(file: Path) -> Any:
+    """An interpreter that is ready; raises ExportError for operators the runtime lacks."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(model_path=str(file))
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        operators = re.findall(r"find op for builtin opcode '(\w+)'", str(error))
+        if not operators:
+            raise
+        raise unsupported("tflite", operators) from error
+    return interpreter
 
 
 def _read(specs: tuple[TensorSpec, ...], details: dict[str, Any]) -> tuple[TensorSpec, ...]:

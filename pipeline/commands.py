@@ -30,6 +30,8 @@ def run_pipeline(
     as_json: bool,
 ) -> int:
     """`edgedistill run`; returns the exit code."""
+    # Before torch loads: threads that spin while they wait ruin training on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from .run import run_plan
     from .runs import RunFolder
 

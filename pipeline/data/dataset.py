@@ -89,6 +89,9 @@ def _dataset_faults(dataset: Dataset) -> Iterator[str]:
     duplicates = {name for name in dataset.labels if dataset.labels.count(name) > 1}
     if duplicates:
         yield f"labels {sorted(duplicates)} name more than one class"
+    for name in dataset.preprocessing.inputs:
+        if not name.isidentifier():  # names become keyword arguments and file names
+            yield f"input name {name!r} is no identifier: use letters, digits and _"
     wanted = {n: (s.raw_shape, s.raw_dtype) for n, s in dataset.preprocessing.inputs.items()}
     for name, split in dataset.splits().items():
         make = {n: (tuple(x.shape[1:]), str(x.dtype)) for n, x in split.inputs.items()}
@@ -125,10 +128,13 @@ def _value_faults(split: Split, labels: tuple[str, ...]) -> Iterator[str]:
         yield f"target {value} of sample {sample}: {expected}{_others(wrong)}"
     for name, values in split.inputs.items():
         if values.dtype.kind == "f":
-            bad = np.asarray(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+            with np.errstate(over="ignore"):  # a float64 beyond fp32 is found as infinite
+                rows = values.astype(np.float32, copy=False).reshape(len(values), -1)
+            bad = np.asarray(~np.isfinite(rows).all(axis=1))
             if bad.any():
                 sample = int(bad.argmax())
-                yield f"input {name!r}, sample {sample}: NaN or infinite values{_others(bad)}"
+                what = f"NaN or infinite values in fp32{_others(bad)}"
+                yield f"input {name!r}, sample {sample}: {what}"
 
 
 def _others(wrong: Array) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from .. import plugins
 from ..errors import DataError, MissingDependency
-from ..options import nearest, parse_options
+from ..options import parse_options
 from .dataset import Dataset, validate
 from .user import UserFunction
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from .source import Source
 
-GROUP = "edgedistill.data"
-
 
 def load_data(spec: Mapping[str, Any], root: Path) -> Dataset:
     """Load data and check it.
@@ -30,7 +28,8 @@ def load_data(spec: Mapping[str, Any], root: Path) -> Dataset:
         root: the folder that paths are relative to.
 
     Raises:
-        DataError: no such source, wrong options, unreadable data, or a broken contract.
+        ConfigError: no such source.
+        DataError: wrong options, unreadable data, or a broken contract.
         MissingDependency: the source needs a library that is not installed.
     """
     source, options = _resolve(spec)
@@ -47,23 +46,25 @@ def data_files(spec: Mapping[str, Any], root: Path) -> tuple[Path, ...]:
     """The files whose content decides the data; see `load_data`.
 
     Raises:
-        DataError: no such source, wrong options, no such files.
+        ConfigError: no such source.
+        DataError: wrong options, no such files.
     """
     source, options = _resolve(spec)
-    return source.files(options, root)
+    files = source.files(options, root)
+    absent = [path for path in files if not path.is_file()]
+    if absent:
+        hint = "Paths are relative to the config file"
+        raise DataError(f"There is no data file {absent[0]}", hint)
+    return files
 
 
 def find_source(name: str) -> Source:
     """A data source, built in or from a plugin, by its entry point.
 
     Raises:
-        DataError: no such source.
+        ConfigError: no such source.
     """
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in found:
-        hint = f"{nearest(name, found)}; or name a function of yours: 'my_data.py:splits'"
-        raise DataError(f"There is no data source named {name!r}", hint)
-    source: Source = found[name].load()()
+    source: Source = plugins.load("data", name)()
     return source
 
 

@@ -42,6 +42,9 @@ NOISY_DRIFT = 0.05
 SETTLE_SHARE = 0.02
 """Share of a slice that is run first and thrown away: the caches still hold another candidate."""
 
+PLAN_MARGIN = 1.05
+"""Slices are planned a little longer than needed, lest a whole round be added for a millisecond."""
+
 
 @dataclass(frozen=True, slots=True)
 class LatencySettings:
@@ -268,7 +271,7 @@ def _prepare(name: str, session: Session, feeds: Arrays, settings: LatencySettin
 
 def _slice(estimate: float, settings: LatencySettings) -> int:
     """Inferences a round, so that the rounds together reach both minima and not the limit."""
-    wanted = max(settings.seconds / estimate, settings.samples)
+    wanted = max(PLAN_MARGIN * settings.seconds / estimate, settings.samples)
     most = settings.limit_seconds / estimate
     return max(1, int(np.ceil(min(wanted, most) / settings.rounds)))
 

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from .. import plugins
 from ..errors import ModelError
-from ..options import nearest, parse_options
+from ..options import parse_options
 from ..usercode import check_arguments, load_user_function
 from .catalog import ModelFamily
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-
-GROUP = "edgedistill.models"
 
 
 def build_model(
@@ -41,7 +39,8 @@ def build_model(
         root: the folder that a user's file is relative to.
 
     Raises:
-        ModelError: no such model, wrong options, a shape that does not fit, a failing user
+        ConfigError: no such model.
+        ModelError: wrong options, a shape that does not fit, a failing user
             function, or one that does not return an `nn.Module`.
     """
     reference, options = str(spec["model"]), dict(spec.get("options") or {})
@@ -66,15 +65,12 @@ def find_family(name: str) -> ModelFamily:
     """A model family, built in or from a plugin, by its entry point.
 
     Raises:
-        ModelError: no such family, or the plugin gives something else.
+        ConfigError: no such family.
+        ModelError: the plugin gives something else.
     """
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in found:
-        hint = f"{nearest(name, found)}; or name a function of yours: 'my_model.py:build'"
-        raise ModelError(f"There is no model named {name!r}", hint)
-    family = found[name].load()
+    family = plugins.load("models", name)
     if not isinstance(family, ModelFamily):
-        hint = f"Its entry point {found[name].value!r} must name a ModelFamily"
+        hint = "The entry point of the plugin must name a ModelFamily"
         raise ModelError(f"model {name!r} is a {type(family).__name__}", hint)
     return family
 

@@ -104,6 +104,7 @@ def _training(report: Report) -> Chart:
     return Chart(
         "curves",
         "Learning curves",
-        "The ring marks the epoch that was kept. Losses of different methods do not compare.",
+        "The ring marks the best epoch on the validation split. "
+        "Losses of different methods do not compare.",
         learning_curves(report),
     )

@@ -29,6 +29,7 @@ OTHER_FORMAT = "#9a7b4f"
 ROLES = {"teacher": MUTED, "student": "#3d7dd9", "baseline": "#ea8a2f"}
 MARKERS = {"fp32": "o", "fp16": "s", "int8": "D", "int8-dynamic": "^"}
 _LOG_FROM = 10.0
+_LONGEST_NAME = 40
 _THEME = {INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper"}
 _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -163,7 +164,7 @@ def log_ticks(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _tick(milliseconds: float, _: int) -> str:
+def _tick(milliseconds: float, _: float) -> str:
     for scale, unit in ((1e3, "s"), (1.0, "ms")):
         if milliseconds >= scale:
             return f"{milliseconds / scale:g} {unit}"
@@ -172,12 +173,17 @@ def _tick(milliseconds: float, _: int) -> str:
 
 def name_rows(axes: Axes, names: Sequence[str], chosen: str | None) -> None:
     """One named row per entry, the first at the top, the chosen one in bold."""
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
         label.set_color(INK)
         label.set_fontweight("bold" if name == chosen else "normal")
     quiet_axis(axes, "x")
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for the chart; the tables have it in full."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def place_labels(
@@ -212,7 +218,7 @@ def _place(
 ) -> Bbox:
     """Try places around the spot, nearest first, and keep the first that is free."""
     text = axes.annotate(
-        label, spot, xytext=(gap, 0), textcoords="offset points", fontsize=8.5, va="center"
+        _short(label), spot, xytext=(gap, 0), textcoords="offset points", fontsize=8.5, va="center"
     )
     text.set_in_layout(False)
     steps = [(side, rise) for rise in (0, 1, -1, 2, -2, 3, -3, 4, -4) for side in (1, -1)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import words
+from .views import figure
 
 if TYPE_CHECKING:
     from .views import Report
@@ -32,7 +33,14 @@ class Grid:
 
 def small_print(report: Report) -> list[Grid]:
     """Every table of details that the report has figures for."""
-    grids = [_latencies(report), _runtimes(report), _parity(report), *_facts(report)]
+    grids = [
+        _latencies(report),
+        _runtimes(report),
+        _parity(report),
+        _worth(report),
+        _training(report),
+        *_facts(report),
+    ]
     return [grid for grid in grids if grid.rows]
 
 
@@ -93,9 +101,16 @@ def _runtimes(report: Report) -> Grid:
 
 
 def _parity(report: Report) -> Grid:
-    head = ("artefact", "agreement", "largest difference", "SQNR", "samples", "tolerance")
-    rows = tuple((a["name"], *_closeness(a["parity"])) for a in report["artifacts"] if a["parity"])
-    note = "Each file against the student in PyTorch on the same inputs."
+    head = (
+        "artefact", "agreement on the test split", "agreement in parity", "largest difference",
+        "SQNR", "samples", "tolerance",
+    )  # fmt: skip
+    rows = tuple(
+        (artifact["name"], words.percent(artifact["agreement"]["student"]), *_closeness(parity))
+        for artifact in report["artifacts"]
+        if (parity := artifact["parity"])
+    )
+    note = "Each file against the student in PyTorch; parity is checked on a sample of inputs."
     return Grid("Parity with the student", note, head, rows)
 
 
@@ -108,6 +123,47 @@ def _closeness(parity: Mapping[str, Any]) -> tuple[str, ...]:
         f"{parity['samples']}",
         plain(parity["tolerance"]),
     )
+
+
+def _worth(report: Report) -> Grid:
+    head = ("artefact", "verdict", "latency", "size", "points lost", "why")
+    rows = tuple(
+        (
+            artifact["name"],
+            found["verdict"],
+            figure(found["latency_ratio"], words.ratio).full,
+            words.ratio(found["size_ratio"]),
+            figure(found["accuracy_drop"], words.points).full,
+            found["why"],
+        )
+        for artifact in report["artifacts"]
+        if (found := artifact["worth_it"])
+    )
+    note = "Each lower precision against fp32 in the same format: ratios of latency and of size."
+    return Grid("Lower precision against fp32", note, head, rows)
+
+
+def _training(report: Report) -> Grid:
+    roles = [role for role in ("teacher", "student", "baseline") if report[role]]
+    rows = tuple((role, *_epochs(report[role])) for role in roles)
+    head = ("model", "epochs", "seconds per epoch", "best", "last")
+    return Grid("Training", "Accuracy on the validation split.", head, rows)
+
+
+def _epochs(model: Mapping[str, Any]) -> tuple[str, ...]:
+    history, kept = model["history"], model.get("epochs", {})
+    mean = sum(entry["seconds"] for entry in history) / len(history) if history else None
+    return (
+        f"{len(history)}",
+        words.NONE if mean is None else words.significant(mean),
+        *(_checkpoint(kept.get(which)) for which in ("best", "last")),
+    )
+
+
+def _checkpoint(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return words.NONE
+    return f"epoch {found['epoch']}: {words.percent(found['validation_accuracy'])}"
 
 
 def _facts(report: Report) -> list[Grid]:

@@ -83,14 +83,14 @@ def _print_models(report: Report, console: Console) -> None:
     rows = views.models(report)
     columns = [
         Column("", [row.role for row in rows], right=False),
-        Column("model", [row.model for row in rows], right=False),
-        Column("method", [row.method for row in rows], right=False, rank=3),
-        Column("parameters", [row.parameters for row in rows], rank=2),
-        Column("accuracy", [row.accuracy.text for row in rows]),
-        Column("95 %", [row.accuracy.interval for row in rows]),
-        Column("drop", [row.drop.text for row in rows]),
-        Column("95 %", [row.drop.interval for row in rows], rank=1),
-        Column("agreement", [row.agreement for row in rows], rank=4),
+        Column("model", [row.model for row in rows], rank=3, right=False),
+        Column("method", [row.method for row in rows], rank=6, right=False),
+        Column("parameters", [row.parameters for row in rows], rank=5),
+        Column("accuracy", [row.accuracy.text for row in rows], rank=1),
+        Column("95 %", [row.accuracy.interval for row in rows], rank=2),
+        Column("drop", [row.drop.text for row in rows], rank=2),
+        Column("95 %", [row.drop.interval for row in rows], rank=4),
+        Column("agreement", [row.agreement for row in rows], rank=7),
     ]
     _print_table("Models (drop in points, against the teacher)", columns, console)
     if sentence := headlines.gain(report):
@@ -103,21 +103,21 @@ def _print_artifacts(report: Report, console: Console) -> None:
     def once(cell: Callable[[views.ArtifactRow], str]) -> list[str]:
         return [cell(row) if row.first else "" for row in rows]
 
-    several = len({row.target for row in rows}) > 1
+    places = {row.target for row in rows}
     marks = (" ~", "  ") if any(row.noisy for row in rows) else ("", "")
     columns = [
         Column("artefact", once(lambda r: f"{'*' if r.selected else ' '} {r.name}"), right=False),
-        Column("accuracy", once(lambda r: r.accuracy.text)),
-        Column("95 %", once(lambda r: r.accuracy.interval), rank=6),
-        Column("drop", once(lambda r: r.drop.text)),
-        Column("95 %", once(lambda r: r.drop.interval), rank=3),
-        Column("agrees", once(lambda r: r.agreement), rank=5),
-        *([Column("target", [r.target for r in rows], right=False)] if several else []),
-        Column("p50", [f"{r.latency.text}{marks[not r.noisy]}" for r in rows]),
-        Column("speed-up", [r.speedup.text for r in rows], rank=2),
-        Column("size", once(lambda r: r.size)),
-        Column("worth it", once(lambda r: r.worth), rank=4, right=False, marks=True),
-        Column("goals", once(lambda r: r.goals), rank=1, right=False, marks=True),
+        Column("accuracy", once(lambda r: r.accuracy.text), rank=1),
+        Column("95 %", once(lambda r: r.accuracy.interval), rank=11),
+        Column("drop", once(lambda r: r.drop.text), rank=3),
+        Column("95 %", once(lambda r: r.drop.interval), rank=8),
+        Column("agrees", once(lambda r: r.agreement), rank=10),
+        Column("target", [r.target for r in rows], rank=4 if len(places) > 1 else 12, right=False),
+        Column("p50", [f"{r.latency.text}{marks[not r.noisy]}" for r in rows], rank=2),
+        Column("speed-up", [r.speedup.text for r in rows], rank=7),
+        Column("size", once(lambda r: r.size), rank=5),
+        Column("worth it", once(lambda r: r.worth), rank=9, right=False, marks=True),
+        Column("goals", once(lambda r: r.goals), rank=6, right=False, marks=True),
     ]
     _print_table("Artefacts (drop in points, against the teacher)", columns, console)
     _print_legend(rows, console)
@@ -137,9 +137,9 @@ def _print_attribution(report: Report, console: Console) -> None:
     columns = [Column("artefact", names, right=False)]
     for place, title in enumerate(views.hop_titles(paths)):
         figures = [p.hops[place].drop if place < len(p.hops) else views.Figure() for p in paths]
-        columns.append(Column(title, [found.text for found in figures]))
-        columns.append(Column("95 %", [found.interval for found in figures], rank=place + 1))
-    columns.append(Column("total", [path.total.text for path in paths]))
+        columns.append(Column(title, [found.text for found in figures], rank=2))
+        columns.append(Column("95 %", [found.interval for found in figures], rank=place + 3))
+    columns.append(Column("total", [path.total.text for path in paths], rank=1))
     columns.append(Column("95 %", [path.total.interval for path in paths], rank=9))
     _print_table("Where accuracy went (points lost in each hop)", columns, console)
 

@@ -158,7 +158,7 @@ def _artifact(
         agreement=words.percent(artifact["agreement"]["teacher"]),
         target=measurement.get("target", words.NONE),
         latency=figure(latency, words.duration, "p50"),
-        noisy=bool(latency) and latency["verdict"] != STABLE,
+        noisy=latency is not None and latency["verdict"] != STABLE,
         speedup=figure(measurement.get("speedup"), words.ratio),
         size=words.size(artifact["size_bytes"]),
         worth=worth.get("verdict", words.NONE),

@@ -14,12 +14,11 @@ _COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """`value` with `digits` significant digits and never an exponent, such as `1.20`."""
+    """`value` with at least `digits` significant digits and never an exponent, such as `1.20`."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    decimals = digits - 1 - math.floor(math.log10(abs(value)))
-    rounded = round(value, decimals)
-    return f"{rounded:.{max(0, digits - 1 - math.floor(math.log10(abs(rounded))))}f}"
+    rounded = round(value, _decimals(value, digits))
+    return f"{rounded:.{_decimals(rounded, digits)}f}"
 
 
 def percent(fraction: float | None) -> str:
@@ -101,3 +100,7 @@ def _scaled(value: float, units: Sequence[tuple[float, str]]) -> str:
         if abs(value) >= 0.9995 * scale:
             return f"{significant(value / scale)} {unit}"
     return ""
+
+
+def _decimals(value: float, digits: int) -> int:
+    return max(0, digits - 1 - math.floor(math.log10(abs(value))))

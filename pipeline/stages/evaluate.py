@@ -130,8 +130,7 @@ def _ratio(results: Mapping[str, LatencyResult], a: str, b: str) -> dict[str, An
 
     if a not in results or b not in results:
         return None
-    value, low, high = ratio(results[a], results[b])
-    return {"value": value, "ci95": [low, high]}
+    return ratio(results[a], results[b]).to_json()
 
 
 def _save_latencies(results: Mapping[str, LatencyResult], folder: Path) -> None:

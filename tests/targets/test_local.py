@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import subprocess
 import sys
@@ -101,7 +100,7 @@ def test_threads_reach_the_runtime(cpu, conv):
     for threads in (1, 4):
         with cpu.open(conv.artifacts["onnx"], threads) as session:
             session.run(conv.feeds(1))
-            counts[threads] = len(os.listdir(f"/proc/{session.pid}/task"))
+            counts[threads] = len(list(Path(f"/proc/{session.pid}/task").iterdir()))
     assert counts[4] == counts[1] + 3
 
 
@@ -151,9 +150,8 @@ def test_openvino_tells_the_precision_it_computes_in(cpu, conv):
     half = dataclasses.replace(conv.artifacts["openvino"], precision="fp16")
     with cpu.open(half, threads=1) as session:
         told = session.facts().precision
-        error = np.abs(
-            session.run(conv.feeds(64))["logits"] - conv.expected(conv.feeds(64))["logits"]
-        )
+        got = session.run(conv.feeds(64))["logits"]
+    error = np.abs(got - conv.expected(conv.feeds(64))["logits"])
     names = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
     assert told == names[preferred.get_type_name()]
     assert (error.max() > 1e-5) == (told != "fp32")

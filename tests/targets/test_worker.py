@@ -188,7 +188,7 @@ def test_onnxruntime_telemetry_is_off(cpu, conv):
 def test_garbage_on_the_reply_channel(line):
     process = WorkerProcess("onnxruntime", timeout=60)
     process._lines.put(line)
-    with pytest.raises(TargetError, match="answered 'facts' (with garbage|out of turn)"):
+    with pytest.raises(TargetError, match=r"answered 'facts' (with garbage|out of turn)"):
         process.ask("facts")
     with pytest.raises(TargetError, match="session is closed"):
         process.ask("facts")

@@ -81,6 +81,9 @@ def test_several_inputs_with_own_settings_and_labels(tmp_path: Path) -> None:
 
 def test_the_file_decides_the_data(tmp_path: Path) -> None:
     spec = {"source": "arrays", "options": {"path": "x.npz"}}
+    with pytest.raises(DataError, match=r"no data file .*x\.npz"):
+        data_files(spec, tmp_path)
+    (tmp_path / "x.npz").touch()
     assert data_files(spec, tmp_path) == (tmp_path / "x.npz",)
 
 

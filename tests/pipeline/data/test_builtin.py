@@ -12,7 +12,7 @@ import pytest
 
 from edgedistill.pipeline.data.load import data_files, find_source, load_data
 from edgedistill.pipeline.data.source import find_missing
-from edgedistill.pipeline.errors import DataError
+from edgedistill.pipeline.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +97,7 @@ def test_builtin_data_has_no_files(name: str) -> None:
 
 
 def test_unknown_source_names_the_nearest() -> None:
-    with pytest.raises(DataError, match="no data source named 'mnist'") as caught:
+    with pytest.raises(ConfigError, match="'mnist'") as caught:
         load_data({"source": "mnist"}, ROOT)
     assert "'mnist5k'" in caught.value.hint
 

@@ -33,6 +33,10 @@ def spoiled(value: float) -> Split:
     return Split({"input": values}, np.zeros(5, int))
 
 
+def part64(value: float) -> Split:
+    return Split({"input": np.array([[0.0] * 4] * 3 + [[value] * 4])}, np.zeros(4, int))
+
+
 def test_sound_data_passes() -> None:
     data = dataset()
     validate(data)
@@ -49,10 +53,20 @@ def test_sound_data_passes() -> None:
     [
         pytest.param(
             {"validation": spoiled(np.nan)},
-            r"'validation': input 'input', sample 3: NaN or infinite values \(and 1 more",
+            r"'validation': input 'input', sample 3: NaN or infinite values in fp32 \(and 1 more",
             id="nan",
         ),
         pytest.param({"test": spoiled(-np.inf)}, "'test': input 'input', sample 3", id="inf"),
+        pytest.param(
+            {name: part64(1e300) for name in ("train", "validation", "test")},
+            "'train': input 'input', sample 3: NaN or infinite values in fp32",
+            id="beyond fp32",
+        ),
+        pytest.param(
+            {"preprocessing": Preprocessing({"../x": InputSpec((4,), "float32")})},
+            r"input name '\.\./x' is no identifier",
+            id="input name",
+        ),
         pytest.param({"train": split(0)}, "split 'train': it is empty", id="empty"),
         pytest.param(
             {"test": replace(split(), targets=np.zeros(5, int))},

@@ -52,9 +52,10 @@ def test_torch_tensors_by_input_name(tmp_path: Path) -> None:
 
 def test_own_preprocessing(tmp_path: Path) -> None:
     spec = {"raw_shape": [3], "raw_dtype": "float32", "mean": [1.0], "std": [2.0]}
-    text = (
-        ARRAYS
-        + f"old = splits\ndef splits():\n    return {{**old(), 'preprocessing': {{'input': {spec}}}}}\n"
+    text = ARRAYS + (
+        f"spec, old = {spec}, splits\n"
+        "def splits():\n"
+        "    return {**old(), 'preprocessing': {'input': spec}}\n"
     )
     data = load(tmp_path, text)
     got = data.preprocessing.apply(data.train.inputs)["input"]
@@ -78,6 +79,7 @@ def test_a_dataset_will_do(tmp_path: Path) -> None:
 def test_own_files_decide_the_data(tmp_path: Path) -> None:
     (tmp_path / "my_data.py").write_text("import reader\ndef splits(): ...\n")
     (tmp_path / "reader.py").touch()
+    (tmp_path / "x.csv").touch()
     spec = {"source": "my_data.py:splits", "options": {"files": ["x.csv"]}}
     files = data_files(spec, tmp_path)
     assert [path.name for path in files] == ["my_data.py", "reader.py", "x.csv"]

@@ -121,7 +121,7 @@ def test_a_fast_and_a_slow_one_share_the_rounds():
 
 
 def test_one_that_got_faster_after_its_warm_up_is_measured_for_longer():
-    session = Clockwork(lambda index: np.where(index < 160, 1e-2, 1e-3))
+    session = Clockwork(lambda index: np.where(index < 40, 1e-2, 1e-3))
     result = run(a=session)["a"]
     assert result.samples.sum() >= 0.4
     assert len(result.rounds) > 10

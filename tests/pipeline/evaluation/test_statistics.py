@@ -140,13 +140,12 @@ def simulate(rng, rounds, samples, between, within, median=1.0):
 
 @pytest.mark.parametrize("between", [0.0, 0.05])
 def test_median_interval_covers(between):
-    """Percentile intervals of 20 blocks are a little short of their 95 %; say how short."""
     rng = np.random.default_rng(2)
     hits = 0
-    for _ in range(150):
+    for _ in range(100):
         low, high = median_interval(simulate(rng, 20, 30, between, 0.02))
         hits += low <= 1.0 <= high
-    assert 0.86 <= hits / 150 <= 0.99
+    assert 0.88 <= hits / 100 <= 0.99
 
 
 def test_samples_of_one_round_are_not_taken_for_independent():
@@ -160,13 +159,18 @@ def test_samples_of_one_round_are_not_taken_for_independent():
 
 
 def test_median_interval_matches_a_plain_bootstrap():
-    """Independent reference: pool the raw samples of the resampled rounds, take NumPy's median."""
+    """Independent reference: pool the raw samples of the resampled rounds, take NumPy's median.
+
+    The tails are Hesterberg's for 12 blocks, with SciPy's quantile of Student's t.
+    """
+    stats = pytest.importorskip("scipy.stats")
     rounds = simulate(np.random.default_rng(4), 12, 333, between=0.03, within=0.02)
     rounds[3] = rounds[3][:50]
     picks = np.random.default_rng(9).integers(0, 12, size=(3000, 12))
     medians = [np.median(np.concatenate([rounds[i] for i in pick])) for pick in picks]
-    expected = np.quantile(medians, [0.025, 0.975])
-    assert median_interval(rounds) == pytest.approx(tuple(expected), rel=2e-3)
+    tail = stats.norm.cdf(-math.sqrt(12 / 11) * stats.t.ppf(0.975, 11))
+    expected = np.quantile(medians, [tail, 1 - tail])
+    assert median_interval(rounds) == pytest.approx(tuple(expected), rel=5e-3)
 
 
 def test_intervals_are_repeatable():
@@ -193,7 +197,7 @@ def test_paired_rounds_cancel_what_slows_the_machine():
 def test_median_ratio_covers():
     rng = np.random.default_rng(7)
     hits = 0
-    for _ in range(100):
+    for _ in range(80):
         shifts = np.exp(rng.normal(0, 0.05, size=(20, 1)))
         a, b = (
             list(shifts * scale * np.exp(rng.normal(0, 0.02, size=(20, 1)))
@@ -202,7 +206,7 @@ def test_median_ratio_covers():
         )  # fmt: skip
         _, low, high = median_ratio(a, b)
         hits += low <= 1.2 <= high
-    assert 0.86 <= hits / 100 <= 1.0
+    assert 0.88 <= hits / 80 <= 1.0
 
 
 def test_rounds_must_be_usable():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -51,16 +53,33 @@ def test_neighbours_of_two_folders_are_not_mixed_up(tmp_path: Path) -> None:
 
 def test_a_neighbour_is_the_same_module_at_load_and_at_call(tmp_path: Path) -> None:
     text = "import once\ndef f():\n    import once as again\n    return again is once\n"
-    root = write(tmp_path / "x", my_file=text, once="")
-    other = write(tmp_path / "y", my_file="import once\ndef f(): ...\n", once="")
-    function = load_user_function("my_file.py:f", root)
-    load_user_function("my_file.py:f", other)()
-    assert function()
+    functions = []
+    for name in ("x", "y"):
+        root = write(tmp_path / name, my_file=text, once="")
+        functions.append(load_user_function("my_file.py:f", root))
+    assert [function() for function in [*functions, *functions]] == [True] * 4
 
 
-def test_an_edited_file_is_read_again(tmp_path: Path) -> None:
-    for value in (1, 2):  # same size, maybe the same second
+def test_an_installed_module_of_a_neighbour_s_name_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "lib", edge_same_name="VALUE = 'library'\n")
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    library = importlib.import_module("edge_same_name")
+    root = write(
+        tmp_path / "user",
+        my_file="import edge_same_name\ndef f(): return edge_same_name.VALUE\n",
+        edge_same_name="VALUE = 'neighbour'\n",
+    )
+    assert load_user_function("my_file.py:f", root)() == "neighbour"
+    assert sys.modules["edge_same_name"] is library
+
+
+def test_an_edited_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for value in (1, 2):
         root = write(tmp_path, my_file=f"def f(): return {value}\n")
+        os.utime(root / "my_file.py", (1, 1))  # same date, same size
         assert load_user_function("my_file.py:f", root)() == value
 
 

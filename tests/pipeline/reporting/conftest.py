@@ -7,6 +7,8 @@ import copy
 import numpy as np
 import pytest
 
+from edgedistill.pipeline.reporting.charts import draw_charts
+
 FORMATS = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "litert"}
 P50 = {
     "onnx-fp32": 0.412, "onnx-fp16": 0.431, "onnx-int8": 0.293,
@@ -181,6 +183,13 @@ def report():
 @pytest.fixture
 def failing():
     return copy.deepcopy(make_failing())
+
+
+@pytest.fixture(scope="session")
+def drawn():
+    """Every chart of the realistic report: drawn once, for the tests that only read."""
+    sections = draw_charts(make_report(), make_latencies())
+    return [chart for found in sections.values() for chart in found]
 
 
 @pytest.fixture
