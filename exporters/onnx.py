@@ -13,7 +13,7 @@ from ._files import calibration_feeds, check_weights, described, fp32_source, mi
 from ._quiet import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..pipeline.contracts import Arrays
 
 FILE = "model.onnx"
+_PORT = "edgedistill."  # what inputs and outputs are called until they get their names
 _BATCH = 32  # samples per calibration run: bounds memory, changes no result
 
 
@@ -73,15 +74,44 @@ def _to_onnx(program: ExportedProgram, signature: Signature) -> Any:
         translated = torch.onnx.export(
             program,
             dynamo=True,
-            input_names=[spec.name for spec in signature.inputs],
-            output_names=[spec.name for spec in signature.outputs],
+            input_names=[f"{_PORT}in.{place}" for place in range(len(signature.inputs))],
+            output_names=[f"{_PORT}out.{place}" for place in range(len(signature.outputs))],
             verbose=False,
         )
     except torch.onnx.errors.OnnxExporterError as error:
         raise _translation_error(program, error) from error
     if translated is None:
         raise ExportError("onnx: torch.onnx.export returned no model", "Report this as a bug.")
-    return translated.model_proto
+    graph = translated.model_proto
+    _name_ports(graph.graph, signature)
+    return graph
+
+
+def _name_ports(body: Any, signature: Signature) -> None:
+    """Give inputs and outputs their names; an inner value of the same name gives way.
+
+    Inner values are called after operators (`linear`, `embedding`), and torch writes an invalid
+    file where an input has such a name.
+    """
+    specs = (*signature.inputs, *signature.outputs)
+    names = {spec.name: f"{spec.name}.inner" for spec in specs}
+    for info, spec in zip((*body.input, *body.output), specs, strict=True):
+        names[info.name] = spec.name
+        info.name = spec.name
+    for tensor in body.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    _rename(body.node, names)
+
+
+def _rename(nodes: Iterable[Any], names: Mapping[str, str]) -> None:
+    """Rename what nodes read and write, in their subgraphs too."""
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            _rename(attribute.g.node, names)
+            for info in attribute.g.output:
+                info.name = names.get(info.name, info.name)
 
 
 def _translation_error(program: ExportedProgram, error: Exception) -> ExportError:

@@ -51,6 +51,7 @@ class TfliteExporter:
     def export(self, model: nn.Module, signature: Signature, folder: Path) -> Signature:
         from ._capture import capture, example_inputs, inference, refuse_values_read
 
+        _check_names(signature)
         with quiet(), inference(model):
             program = capture(self.kind, model, signature, batch=1, free=False)
             refuse_values_read(self.kind, program)
@@ -65,6 +66,17 @@ class TfliteExporter:
             content = _quantize(file, precision, samples, signature)
             check_weights(self.kind, precision, _weights(content))
             return _save(content, signature, folder)
+
+
+def _check_names(signature: Signature) -> None:
+    """litert-torch writes code with these names in it."""
+    for spec in (*signature.inputs, *signature.outputs):
+        if not spec.name.isidentifier():
+            raise ExportError(
+                f"tflite: {spec.name!r} cannot name an input or output; expected letters, digits "
+                "and underscores, with no digit first",
+                "Rename it in the model's signature.",
+            )
 
 
 def _to_tflite(
@@ -167,7 +179,7 @@ def _reconnect(content: bytes) -> bytes:
     ai-edge-quantizer puts a DEQUANTIZE before an output of the graph and hands its float result
     to every other reader of that tensor too; an int8 operator among them then refuses to load.
     """
-    import flatbuffers
+    import flatbuffers  # type: ignore[import-untyped]
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(content)

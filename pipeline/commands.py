@@ -32,10 +32,12 @@ def run_pipeline(
     """`edgedistill run`; returns the exit code."""
     # Before torch loads: threads that spin while they wait ruin training on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from .plan import require
     from .run import run_plan
     from .runs import RunFolder
 
     plan = _plan(config_file, overrides)
+    require(plan.missing)
     folder = RunFolder(runs.resolve(), plan.config.name)
     remade = {stage for name in again for stage in plan.matching(name)}
     plan = plan.until(until) if until else plan
@@ -114,6 +116,8 @@ def show_plan(
         click_echo(json.dumps([asdict(line) for line in lines], indent=1))
     else:
         console.table(("stage", "state", "why"), [(x.stage, x.state, x.why) for x in lines])
+    for missing in dict.fromkeys(plan.missing):
+        console.say(f"not installed: {', '.join(missing.libraries)}: {missing.pip_line}")
 
 
 def run_benchmark(

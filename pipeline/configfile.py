@@ -26,6 +26,7 @@ PLUGIN_KEYS = {
     "distill": ("method", "methods"),
 }
 USER_CODE = ("data", "models")
+USER_KEYS = {"data": ("files",)}  # ours, beside the arguments of the user's function
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -159,6 +160,7 @@ def _user_code_faults(
     node = found[function]
     if isinstance(node, ast.FunctionDef) and node.args.kwarg is None:
         accepted = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
+        accepted += USER_KEYS.get(str(path[0]), ())
         for key in (key for key in options if key not in accepted):
             at = (path[0], key)
             hint = nearest(key, [*accepted, *_fields(Config, (path[0],))])

@@ -11,7 +11,7 @@ A stage of the middle row that fails takes only its own format with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from .stages.modelfiles import model_settings
 from .stages.training import LIBRARIES as TRAINING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from .config import Config, TrainingKeys
@@ -34,10 +34,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The stages of a config, each after what it needs."""
+    """The stages of a config, each after what it needs.
+
+    Attributes:
+        config: what was asked.
+        stages: in an order in which they can run.
+        missing: libraries that some stage needs and the environment lacks.
+    """
 
     config: Config
     stages: tuple[Stage, ...]
+    missing: tuple[Missing, ...] = ()
 
     def until(self, name: str) -> Plan:
         """The part of the plan that leads to a stage, or to every stage `NAME-...`.
@@ -49,7 +56,7 @@ class Plan:
         for stage in reversed(self.stages):
             if stage.name in wanted:
                 wanted |= {*stage.needs, *stage.optional}
-        return Plan(self.config, tuple(s for s in self.stages if s.name in wanted))
+        return replace(self, stages=tuple(s for s in self.stages if s.name in wanted))
 
     def matching(self, name: str) -> list[str]:
         """Names of the stage, or of the family of stages (`export`), that is meant.
@@ -72,17 +79,17 @@ def make_plan(config: Config, root: Path) -> Plan:
         root: folder of the config; user code and files are relative to it.
 
     Raises:
-        MissingDependency: a format, target or data source needs a library that is not installed.
         ConfigError: a format cannot be written in a precision.
     """
     exporters = {kind: plugins.exporter(kind) for kind in config.export.formats}
     _check_precisions(config, exporters)
-    _check_installed(config, exporters)
     training = (_data(config, root), *_training(config, root))
     exports = tuple(_exports(config, root, exporters))
     names = tuple(stage.name for stage in exports)
     evaluations = tuple(_evaluations(config, names))
-    return Plan(config, (*training, *exports, *evaluations, *_results(config, names, evaluations)))
+    results = _results(config, names, evaluations)
+    stages = (*training, *exports, *evaluations, *results)
+    return Plan(config, stages, tuple(_missing(config, exporters)))
 
 
 def _check_precisions(config: Config, exporters: dict[str, Exporter]) -> None:
@@ -93,25 +100,27 @@ def _check_precisions(config: Config, exporters: dict[str, Exporter]) -> None:
                 raise ConfigError(f"{kind} cannot be written as {precision}", hint=f"it can: {can}")
 
 
-def _check_installed(config: Config, exporters: dict[str, Exporter]) -> None:
-    missing: list[Missing | None] = [e.missing() for e in exporters.values()]
+def _missing(config: Config, exporters: dict[str, Exporter]) -> Iterable[Missing]:
+    found = [exporter.missing() for exporter in exporters.values()]
     targets = [plugins.target(name) for name in config.evaluate.targets]
-    missing += [t.missing(kind) for t in targets for kind in exporters if t.accepts(kind)]
+    found += [t.missing(kind) for t in targets for kind in exporters if t.accepts(kind)]
     if ":" not in config.data.source:
-        missing.append(plugins.load("data", config.data.source)().missing())
-    missing.append(report.missing())
-    require(missing)
+        found.append(plugins.load("data", config.data.source)().missing())
+    found.append(report.missing())
+    return (missing for missing in found if missing is not None)
 
 
-def require(missing: Iterable[Missing | None]) -> None:
-    """Raise if any library is missing; one pip line brings them all."""
-    lacking = [m for m in missing if m is not None]
-    if lacking:
-        libraries = ", ".join(sorted({lib for m in lacking for lib in m.libraries}))
-        extras = ",".join(sorted({m.extra for m in lacking}))
-        raise MissingDependency(
-            f"not installed: {libraries}", f"pip install 'edgedistill[{extras}]'"
-        )
+def require(missing: Collection[Missing]) -> None:
+    """Stop before any work if a library is missing; one pip line brings them all.
+
+    Raises:
+        MissingDependency: something is missing.
+    """
+    if missing:
+        libraries = ", ".join(sorted({lib for m in missing for lib in m.libraries}))
+        extras = ",".join(sorted({m.extra for m in missing}))
+        hint = f"pip install 'edgedistill[{extras}]'"
+        raise MissingDependency(f"not installed: {libraries}", hint)
 
 
 def _data(config: Config, root: Path) -> Stage:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from edgedistill.exporters._errors import essence, explained
+from edgedistill.exporters.tflite import TfliteExporter
 from edgedistill.pipeline.contracts import Artifact, Signature, TensorSpec
 from edgedistill.pipeline.errors import DataError, ExportError
 
@@ -106,11 +107,17 @@ def test_control_flow_on_values(exporter, tmp_path, module, text):
     assert error.__cause__ is not None
 
 
-def test_value_as_python_number(exporter, tmp_path):
-    if exporter.kind == "onnx":
-        pytest.skip("ONNX can say it")
-    error = refused(exporter, ValueRead, tmp_path)
-    assert line_of(ValueRead, ".item()") in error.message
+def test_value_as_python_number(exporter, run, tmp_path):
+    if exporter.kind != "onnx":
+        error = refused(exporter, ValueRead, tmp_path)
+        assert line_of(ValueRead, ".item()") in error.message
+        return
+    # ONNX can say it: the file must follow the value, not keep that of the example.
+    signature = exporter.export(ValueRead(), SQUARE, tmp_path)
+    artefact = Artifact("onnx", "fp32", tmp_path, {}, signature, "key", "digest")
+    for value in (1.0, -3.0):
+        x = np.full((3, 4, 4), value, np.float32)
+        np.testing.assert_allclose(run(artefact, {"x": x}).results["y"], x + 16 * value)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +164,12 @@ def test_outputs_other_than_the_signature(exporter, tmp_path, module, text):
 def test_free_axis_inside(exporter, tmp_path):
     signature = Signature((TensorSpec("x", (None, None, 4), "float32"),), SQUARE.outputs)
     assert "(None, None, 4)" in refused(exporter, nn.ReLU, tmp_path, signature).message
+
+
+def test_name_that_tflite_cannot_write(tmp_path):
+    signature = Signature((TensorSpec("input.1", (None, 4, 4), "float32"),), SQUARE.outputs)
+    with pytest.raises(ExportError, match=r"tflite: 'input\.1' cannot name"):
+        TfliteExporter().export(nn.ReLU(), signature, tmp_path)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int4"])

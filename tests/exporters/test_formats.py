@@ -159,6 +159,17 @@ def _artefact(kind, folder, signature):
     return Artifact(kind, "fp32", folder, {}, signature, "key", "digest")
 
 
+@pytest.mark.parametrize(("into", "out"), [("relu", "linear"), ("weight", "x")])
+def test_names_that_operators_or_weights_have(exporter, run, cases, tmp_path, into, out):
+    case = cases["mlp"]
+    signature = Signature(
+        (TensorSpec(into, (None, 32), "float32"),), (TensorSpec(out, (None, 4), "float32"),)
+    )
+    written = exporter.export(case.model, signature, tmp_path)
+    answer = run(_artefact(exporter.kind, tmp_path, written), {into: case.feeds["features"]})
+    np.testing.assert_allclose(answer.results[out], case.expected["logits"], rtol=0, atol=FP32_ATOL)
+
+
 def test_attention_with_a_fused_kernel_is_exported(exporter, run, tmp_path):
     class Encoder(torch.nn.Module):
         def __init__(self):

@@ -163,6 +163,7 @@ def test_what_a_library_prints_to_stdout_breaks_nothing(cpu, conv, monkeypatch):
     feeds = conv.feeds(3)
     with cpu.open(conv.artifacts["openvino"], threads=1) as session:
         outputs = session.run(feeds)
+        session.time(conv.feeds(1), 500)  # enough lines to fill the buffer of C's stdout
         stderr = session._worker._stderr.read_text()
     assert "onednn_verbose" in stderr
     np.testing.assert_allclose(outputs["logits"], conv.expected(feeds)["logits"], atol=1e-5)
