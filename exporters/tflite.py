@@ -179,15 +179,19 @@ def _reconnect(content: bytes) -> bytes:
     ai-edge-quantizer puts a DEQUANTIZE before an output of the graph and hands its float result
     to every other reader of that tensor too; an int8 operator among them then refuses to load.
     """
-    import flatbuffers  # type: ignore[import-untyped]
-    from ai_edge_litert import schema_py_generated as schema
+    import numpy as np
+    from ai_edge_litert.tools.flatbuffer_utils import (
+        convert_object_to_bytearray,
+        read_model_from_bytearray,
+    )
 
-    model = schema.ModelT.InitFromPackedBuf(content)
+    model = read_model_from_bytearray(content)
     if not sum(_reconnect_graph(model, graph) for graph in model.subgraphs):
         return content
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    for buffer in model.buffers:
+        if isinstance(buffer.data, bytes):  # packing bytes takes a Python call each
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
+    return bytes(convert_object_to_bytearray(model))
 
 
 def _reconnect_graph(model: Any, graph: Any) -> int:
@@ -216,15 +220,15 @@ def _weights(content: bytes) -> Counter[str]:
     import math
 
     from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools.flatbuffer_utils import read_model_from_bytearray
 
     codes = {code: name.lower() for name, code in vars(schema.TensorType).items()}
-    model = schema.ModelT.InitFromPackedBuf(content)
+    model = read_model_from_bytearray(content)
     count: Counter[str] = Counter()
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             if model.buffers[tensor.buffer].data is not None:
-                shape = () if tensor.shape is None else tensor.shape
-                count[codes[tensor.type]] += math.prod(int(size) for size in shape)
+                count[codes[tensor.type]] += math.prod(tensor.shape or ())
     return count
 
 

@@ -29,6 +29,7 @@ __all__ = ["LatencyResult", "LatencySettings", "Ratio", "measure", "ratio", "war
 Progress: TypeAlias = Callable[[int, int, str], None]
 
 MIN_ROUNDS = 5
+DEFAULT_LIMIT_SECONDS = 60.0
 
 WINDOWS = 3
 WINDOW_SECONDS = 0.05
@@ -51,7 +52,8 @@ class LatencySettings:
         rounds: rounds, at least; 5 or more, or no interval could be trusted.
         warmup_seconds: cap of the warm-up of a candidate.
         limit_seconds: cap of the timed seconds of a candidate, for models so slow that `samples`
-            would take for ever; it wins over `samples`, and 5 rounds win over it.
+            would take for ever; it wins over `samples`, and 5 rounds win over it. None: a minute,
+            or twice `seconds` if that is more.
         seed: of the order in the rounds and of the intervals.
     """
 
@@ -59,7 +61,7 @@ class LatencySettings:
     samples: int = 100
     rounds: int = 20
     warmup_seconds: float = 5.0
-    limit_seconds: float = 60.0
+    limit_seconds: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,7 +70,7 @@ class LatencySettings:
             "samples": self.samples >= 1,
             "rounds": self.rounds >= MIN_ROUNDS,
             "warmup_seconds": self.warmup_seconds >= 0,
-            "limit_seconds": self.limit_seconds >= self.seconds,
+            "limit_seconds": self.limit >= self.seconds,
         }
         for name, good in checks.items():
             if not good:
@@ -77,6 +79,13 @@ class LatencySettings:
                     hint=f"times must be positive, rounds {MIN_ROUNDS} or more, "
                     "limit_seconds not below seconds",
                 )
+
+    @property
+    def limit(self) -> float:
+        """The cap of the timed seconds of a candidate."""
+        if self.limit_seconds is None:
+            return max(DEFAULT_LIMIT_SECONDS, 2 * self.seconds)
+        return self.limit_seconds
 
 
 @dataclass(slots=True)
@@ -103,7 +112,7 @@ class _Candidate:
     def needs_more(self, settings: LatencySettings) -> bool:
         if len(self.rounds) < MIN_ROUNDS:
             return True
-        if self.seconds >= settings.limit_seconds:
+        if self.seconds >= settings.limit:
             return False
         enough = self.seconds >= settings.seconds and self.count >= settings.samples
         return len(self.rounds) < settings.rounds or not enough
@@ -164,7 +173,7 @@ def _prepare(name: str, session: Session, feeds: Arrays, settings: LatencySettin
 def _slice(estimate: float, settings: LatencySettings) -> int:
     """Inferences a round, so that the rounds together reach both minima and not the limit."""
     wanted = max(PLAN_MARGIN * settings.seconds / estimate, settings.samples)
-    most = settings.limit_seconds / estimate
+    most = settings.limit / estimate
     return max(1, int(np.ceil(min(wanted, most) / settings.rounds)))
 
 

@@ -77,8 +77,13 @@ class Parity:
         return asdict(self)
 
 
+NARROWED = ("int64", "int32")  # TFLite stores 64-bit integer inputs as 32-bit ones
+
+
 def check_signature(wanted: Signature, got: Signature, name: str) -> None:
-    """Names, dtypes and shapes of inputs and outputs; a free axis may have become a fixed one.
+    """Names, dtypes and shapes of inputs and outputs.
+
+    A free axis may have become a fixed one, and a 64-bit integer a 32-bit one.
 
     Raises:
         ParityError: names the tensor and what differs.
@@ -93,7 +98,7 @@ def check_signature(wanted: Signature, got: Signature, name: str) -> None:
             shapes_fit = len(a.shape) == len(b.shape) and all(
                 x is None or x == y for x, y in zip(a.shape, b.shape, strict=True)
             )
-            if not shapes_fit or a.dtype != b.dtype:
+            if not shapes_fit or (a.dtype, b.dtype) not in ((a.dtype, a.dtype), NARROWED):
                 raise ParityError(
                     f"{name}: {kind[:-1]} {a.name!r} is {b.dtype}{list(b.shape)}, expected"
                     f" {a.dtype}{list(a.shape)}"

@@ -20,7 +20,7 @@ from ..usercode import check_arguments, load_user_function
 from .catalog import ModelFamily
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -90,6 +90,23 @@ def call_model(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         got = type(logits).__name__
         raise ModelError(f"The model returned {got}, not a tensor", "Return the logits (N, C) only")
     return logits
+
+
+class Positional(nn.Module):
+    """A model as exporters call it: one tensor per input, in order.
+
+    Args:
+        model: as for `call_model`.
+        names: of its inputs.
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = tuple(names)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return call_model(self.model, dict(zip(self.names, inputs, strict=True)))
 
 
 def check_model(model: nn.Module, inputs: Mapping[str, Tensor], num_classes: int) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from ..contracts import Artifact, Session, Workspace
+    from ..contracts import Artifact, Session, Target, Workspace
     from ..evaluation.latency import LatencyResult
 
 KEPT_SAMPLES = 2000
@@ -63,12 +63,12 @@ def run(
     found = candidates(inputs, reported)
     if not set(found) - {TEACHER}:
         raise TargetError("no exported artefact is left to measure", "mend the failed exports")
-    with ExitStack() as stack:
+    _save_outputs(target, found, threads, load_inputs(data.root, "test"), workspace)
+    with ExitStack() as stack:  # fresh workers: peak memory and first inference of batch 1 alone
         sessions = {
             name: stack.enter_context(target.open(artifact, threads))
             for name, artifact in found.items()
         }
-        _save_outputs(sessions, load_inputs(data.root, "test"), workspace)
         results = _time(sessions, data.root, seconds, workspace)
         measurements = {
             name: {
@@ -85,15 +85,20 @@ def run(
 
 
 def _save_outputs(
-    sessions: Mapping[str, Session], inputs: dict[str, Any], workspace: Workspace
+    target: Target,
+    found: Mapping[str, Artifact],
+    threads: int,
+    inputs: dict[str, Any],
+    workspace: Workspace,
 ) -> None:
     import numpy as np
 
     folder = workspace.out / "outputs"
     folder.mkdir()
-    for number, (name, session) in enumerate(sessions.items()):
-        workspace.progress(number, 2 * len(sessions), f"accuracy of {name}")
-        outputs = session.run(inputs)
+    for number, (name, artifact) in enumerate(found.items()):
+        workspace.progress(number, 2 * len(found), f"accuracy of {name}")
+        with target.open(artifact, threads) as session:
+            outputs = session.run(inputs)
         np.save(folder / f"{name}.npy", next(iter(outputs.values())))
 
 

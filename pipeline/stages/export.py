@@ -61,6 +61,7 @@ def export_in_child(
     kind: str, model: dict[str, Any], data: dict[str, Any], code: str, folder: str
 ) -> dict[str, Any]:
     """The part of `export` that needs torch and a converter."""
+    from ..models.build import Positional
     from . import modelfiles
 
     artifact = _artifact(model)
@@ -68,7 +69,8 @@ def export_in_child(
     signature = artifact.signature
     if signature is None:
         raise TypeError("an artefact of kind `model` has a signature")
-    written = plugins.exporter(kind).export(network.eval(), signature, Path(folder))
+    positional = Positional(network, [spec.name for spec in signature.inputs]).eval()
+    written = plugins.exporter(kind).export(positional, signature, Path(folder))
     return written.to_json()
 
 

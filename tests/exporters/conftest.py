@@ -134,12 +134,16 @@ def cases() -> dict[str, Case]:
     images, labels = _images(64, generator)
     features = torch.randn(64, 32, generator=generator)
     tokens = torch.randint(0, 16, (64, 6), generator=generator)
+    many = torch.randn(64, 384, generator=generator)
     side = features[:, :4].argmax(1)
     return {
         "cnn": _case(SmallCnn(), {"image": images}, labels, ["logits"]),
         "mlp": _case(Mlp(), {"features": features}, side, ["logits"]),
         "two": _case(
             TwoInputs(), {"tokens": tokens, "features": features}, side, ["logits", "hidden"]
+        ),
+        "wide": _case(
+            TwoInputs(width=384), {"tokens": tokens, "features": many}, side, ["logits", "hidden"]
         ),
     }
 

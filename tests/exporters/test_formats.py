@@ -76,6 +76,15 @@ def test_file_is_what_the_signature_says(exporter, make, run, cases, name, preci
         assert [spec.shape[1:] for spec in specs] == [spec.shape[1:] for spec in given]
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_tflite_weights_that_lie_behind_the_flatbuffer(make, run, cases, precision):
+    # From 256 KiB of weights on, the quantizer writes them behind the flatbuffer.
+    case = cases["wide"]
+    results = run(make("tflite", "wide", precision), case.feeds).results
+    for output, expected in case.expected.items():
+        assert sqnr_db(expected, results[output]) >= INT8_MIN_SQNR_DB
+
+
 def test_float_ports_stay_float32(exporter, make):
     signature = make(exporter.kind, "cnn", "int8").signature
     assert {spec.dtype for spec in (*signature.inputs, *signature.outputs)} == {"float32"}

@@ -125,13 +125,14 @@ session.time({"image": np.zeros((1, 1, 8, 8), np.float32)}, 100_000_000)
 
 @pytest.mark.skipif(not LINUX, reason="the parent-death signal is Linux's")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_worker_dies_with_its_parent(conv, alive, number):
+def test_worker_dies_with_its_parent(conv, alive, number, tmp_path):
     """The worker is in the middle of long work, so that it cannot notice by itself."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(conv.artifacts["onnx"].root)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     pid = int(parent.stdout.readline())
     assert alive(pid)
@@ -141,7 +142,7 @@ def test_worker_dies_with_its_parent(conv, alive, number):
 
 
 @pytest.mark.skipif(not LINUX, reason="process groups are POSIX's")
-def test_ctrl_c_of_the_terminal_ends_all(conv, alive):
+def test_ctrl_c_of_the_terminal_ends_all(conv, alive, tmp_path):
     """A terminal sends SIGINT to the whole group, worker included."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(conv.artifacts["onnx"].root)],
@@ -149,6 +150,7 @@ def test_ctrl_c_of_the_terminal_ends_all(conv, alive):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     pid = int(parent.stdout.readline())
     os.killpg(parent.pid, signal.SIGINT)

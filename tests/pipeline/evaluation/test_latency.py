@@ -246,6 +246,12 @@ def test_wrong_settings_name_the_value(wrong):
         LatencySettings(**wrong)
 
 
+def test_the_limit_follows_long_settings():
+    assert LatencySettings(seconds=5).limit == 60
+    assert LatencySettings(seconds=100).limit == 200
+    assert LatencySettings(seconds=5, limit_seconds=8).limit == 8
+
+
 def test_missing_feeds_are_named():
     with pytest.raises(ConfigError, match=r"no feeds for \['b'\]"):
         measure({"a": Clockwork(steady(1)), "b": Clockwork(steady(1))}, {"a": FEEDS}, QUICK)
