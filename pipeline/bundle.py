@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
 SCHEMA = 1
 SUMS, MANIFEST = "SHA256SUMS", "manifest.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_KEYS = ("name", "default", "artifacts", "labels", "preprocessing", "passed")
 _SEAL = 64  # hex digits of the sha256 in the zip comment
+
+
+# what zipfile raises on a damaged archive, besides OSError
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,10 @@ def open_bundle(path: Path) -> Bundle:
     try:
         raw = path.read_bytes()
         archive = zipfile.ZipFile(io.BytesIO(raw))
-    except (OSError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise BundleError(f"{path} cannot be read: {why}", "expected a NAME.edge.zip") from error
+    except _UNREADABLE as error:
         raise BundleError(
             f"{path} is not a readable bundle: {error}", "expected a NAME.edge.zip"
         ) from error
@@ -128,9 +139,11 @@ def _safe_names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _content(archive: zipfile.ZipFile, name: str) -> bytes:
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # so nothing can swell
+        raise _changed(name)
     try:
         return archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         raise _changed(name) from error
 
 
@@ -167,4 +180,6 @@ def _manifest(files: Mapping[str, bytes]) -> dict[str, Any]:
             f"the bundle's schema is {schema!r}, this version reads up to {SCHEMA}",
             "upgrade: pip install --upgrade edgedistill",
         )
+    if lacking := [key for key in _KEYS if key not in manifest]:
+        raise BundleError(f"{MANIFEST} lacks {', '.join(lacking)}", "do not use this bundle")
     return dict(manifest)

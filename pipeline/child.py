@@ -77,7 +77,8 @@ def _environment() -> dict[str, str]:
 
 def _how_it_ended(code: int) -> str:
     if code < 0:
-        return f"was killed by {signal.Signals(-code).name} (out of memory?)"
+        name = signal.Signals(-code).name
+        return f"was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
     return f"ended with exit code {code}"
 
 

@@ -9,13 +9,15 @@ import json as json_module
 import shlex
 import signal
 import sys
+import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .errors import EdgeDistillError
 
@@ -195,6 +197,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _fail(Interrupted("interrupted"), verbose)
     except click.ClickException as error:
+        _print_json("UsageError", error.format_message())
         error.show()
         sys.exit(error.exit_code)
     except EdgeDistillError as error:
@@ -203,23 +206,30 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:
+        _print_json(type(error).__name__, str(error))
         if verbose:
-            raise
+            traceback.print_exception(error)
         click.echo(f"error: unforeseen {type(error).__name__}: {error}", err=True)
-        click.echo(f"  -> see where it came from: {command_line('-v')}", err=True)
+        click.echo(f"  -> {'please report it' if verbose else command_line('-v')}", err=True)
         sys.exit(1)
 
 
 def _fail(error: EdgeDistillError, verbose: bool) -> None:
     if verbose:
-        raise error
-    if "--json" in sys.argv:
-        record = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-        click.echo(json_module.dumps(record))
+        traceback.print_exception(error)
+    faults = [asdict(fault) for fault in getattr(error, "faults", ())]
+    _print_json(type(error).__name__, error.message, error.hint, faults)
     click.echo(f"error: {error}", err=True)
-    if error.exit_code == 130 and sys.argv[1:2] == ["run"]:
+    if error.exit_code != 2 and "run" in sys.argv[1:3]:
         click.echo(f"resume: {command_line()}", err=True)
     sys.exit(error.exit_code)
+
+
+def _print_json(kind: str, message: str, hint: str = "", faults: Sequence[Any] = ()) -> None:
+    """An error as the one JSON document of a command that was asked for one."""
+    if "--json" in sys.argv:
+        record = {"error": kind, "message": message, "hint": hint, "faults": list(faults)}
+        click.echo(json_module.dumps(record))
 
 
 def command_line(*options: str) -> str:

@@ -148,20 +148,23 @@ def pack_bundle(run_folder: Path, names: Sequence[str], out: Path | None) -> Pat
     from .store import write_atomic
 
     folder = RunFolder.find(run_folder)
-    inputs, recipes = folder.artifacts(), folder.recipes()
-    if "select" not in inputs or "bundle" not in recipes:
-        raise BundleError(f"{run_folder} did not get as far as `select`", "run it to the end first")
-    config = recipes["bundle"]["settings"]["config"]
+    inputs, recipe = folder.artifacts(), folder.recipes().get("bundle", {"needs": {}})
+    made = {stage: artifact.digest for stage, artifact in inputs.items()}
+    stale = [stage for stage, digest in recipe["needs"].items() if made.get(stage) != digest]
+    if stale or not recipe["needs"]:
+        what = f"its {', '.join(stale)} changed since" if stale else "it has no bundle yet"
+        raise BundleError(f"{run_folder} was not run to its end: {what}", "run it to the end first")
+    config = recipe["settings"]["config"]
     reported = tuple(config["export"]["precisions"])
     there = candidates(inputs, reported).keys() - {TEACHER}
-    chosen = list(names) or [json.loads(
+    chosen = list(dict.fromkeys(names)) or [json.loads(
         (inputs["select"].root / "verdict.json").read_text())["selected"]]
     for name in chosen:
         if name not in there:
             hint = f"it has: {', '.join(sorted(there))}"
             raise BundleError(f"{run_folder} has no artefact {name!r}", hint)
     path = out or folder.path / f"{folder.name}.{'-'.join(chosen)}.edge.zip"
-    needed = {name: artifact for name, artifact in inputs.items() if name not in ("bundle", "report")}
+    needed = {name: artifact for name, artifact in inputs.items() if name in recipe["needs"]}
     write_atomic(path, pack(collect(config, chosen, reported, needed)))
     return path
 
@@ -243,8 +246,9 @@ def show_doctor(as_json: bool) -> None:
     console.table(("library", "version", "needed for"), rows)
     console.table(("machine", ""), [(k, _words(v)) for k, v in facts["machine"].items()])
     for line in facts["pip"]:
-        click_echo(f"missing: {line}")
-    click_echo("everything is installed" if not facts["pip"] else "")
+        click_echo(f"to install what is missing: {line}")
+    if not facts["pip"]:
+        click_echo("everything is installed")
 
 
 def _words(value: Any) -> str:

@@ -20,7 +20,7 @@ _TIMES = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}  # noqa: RUF001 - the mi
 
 def _quantity(units: dict[str, float], example: str) -> BeforeValidator:
     def parse(value: object) -> float:
-        match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?\d+)?)\s*([a-zA-Zµ]*)\s*", str(value))  # noqa: RUF001
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?\d+)?)\s*([a-zA-Zµ]*)\s*", str(value))  # noqa: RUF001
         unit = match.group(2).lower() if match else ""
         if match is None or (unit and unit not in units):
             raise ValueError(f"a number with a unit such as {example!r}")
@@ -38,13 +38,13 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 class Section(BaseModel):
     """A section whose keys are all ours."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PluginSection(Section):
     """A section that also carries the options of the plugin it names."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -26,6 +26,11 @@ PLUGIN_KEYS = {
     "distill": ("method", "methods"),
 }
 USER_CODE = ("data", "models")
+# sections whose keys hold lists of plugins' names
+NAME_LISTS = (("export", "formats", "exporters"), ("evaluate", "targets", "targets"))
+# what edgedistill itself gives to, or keeps from, a user's function
+OFFERED = {"data": (), "models": ("num_classes", "input_shape", "input_shapes")}
+KEPT = {"data": ("files",), "models": ()}
 USER_KEYS = {"data": ("files",)}  # ours, beside the arguments of the user's function
 
 
@@ -47,18 +52,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def check(document: Document, root: Path) -> Config:
     """Turn a document into a Config, or raise every fault of it."""
-    faults = list(_plugin_faults(document, root))
+    faults = [*_plugin_faults(document, root), *_name_faults(document), *_file_faults(document, root)]
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
         faults += _faults(error, (), document, Config)
     else:
-        faults += _name_faults(config, document, root)
-    if faults:
-        raise ConfigError(
-            f"{document.file} has {len(faults)} fault(s):", sorted(faults, key=_line)
-        )
-    return config
+        if not faults:
+            return config
+    raise ConfigError(f"{document.file} has {len(faults)} fault(s):", sorted(faults, key=_line))
 
 
 def _line(fault: Fault) -> tuple[str, int]:
@@ -82,12 +84,16 @@ def _explain(
     if kind == "extra_forbidden":
         known = _fields(model, loc[:-1])
         return "a known key", nearest(str(loc[-1]), known)
+    if kind in ("model_type", "dict_type"):
+        return "a mapping of keys to values", ""
     return message.removeprefix("Value error, ").removeprefix("Input should be "), ""
 
 
 def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """Field names of the model that stands at a path below `model`."""
     for key in path:
+        if str(key) not in model.model_fields:
+            continue  # a name of the user's own, in a dict of models
         annotation = model.model_fields[str(key)].annotation
         candidates = (annotation, *get_args(annotation))
         model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
@@ -152,34 +158,75 @@ def _user_code_faults(
         line = getattr(error, "lineno", None) or 1
         yield Fault(name, where, repr(reference), f"valid Python ({file}:{line}: {error})")
         return
-    found = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    found = _top_level(tree)
     if function not in found:
         hint = nearest(function, found) if found else f"{file} defines no function"
         yield Fault(name, where, repr(reference), f"a function in {file}", hint)
-        return
-    node = found[function]
-    if isinstance(node, ast.FunctionDef) and node.args.kwarg is None:
-        accepted = [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]
-        accepted += USER_KEYS.get(str(path[0]), ())
-        for key in (key for key in options if key not in accepted):
-            at = (path[0], key)
-            hint = nearest(key, [*accepted, *_fields(Config, (path[0],))])
-            expected = f"a known key or an argument of {function}()"
-            dotted = f"{path[0]}.{key}"
-            yield Fault(dotted, document.place(at), repr(options[key]), expected, hint)
+    elif isinstance(node := found[function], ast.FunctionDef):
+        yield from _keyword_faults(node, options, path, document)
 
 
-def _name_faults(config: Config, document: Document, root: Path) -> Iterator[Fault]:
-    """Names that only the installed plugins know, and files that must be there."""
-    lists = (("export", "formats", "exporters"), ("evaluate", "targets", "targets"))
-    for section, key, kind in lists:
-        for index, name in enumerate(getattr(getattr(config, section), key)):
-            if name not in plugins.names(kind):
+def _top_level(tree: ast.Module) -> dict[str, ast.stmt]:
+    """What a module names at its top level: definitions, imports and assignments."""
+    found: dict[str, ast.stmt] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name: node for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            found |= {t.id: node for t in node.targets if isinstance(t, ast.Name)}
+    return found
+
+
+def _keyword_faults(
+    node: ast.FunctionDef, options: Mapping[str, Any], path: KeyPath, document: Document
+) -> Iterator[Fault]:
+    section, kind = str(path[0]), PLUGIN_KEYS[str(path[0])][1]
+    own, arguments = _fields(Config, (section,)), node.args
+    named = [*arguments.args, *arguments.kwonlyargs]
+    accepted = [a.arg for a in named]
+    unknown = [k for k in options if k not in (*accepted, *KEPT[kind])]
+    for key in unknown if arguments.kwarg is None else ():
+        hint = nearest(key, [*accepted, *own])
+        expected = f"a known key or an argument of {node.name}()"
+        where = document.place((section, key))
+        yield Fault(f"{section}.{key}", where, repr(options[key]), expected, hint)
+    padded = [*[None] * len(arguments.args), *arguments.defaults]
+    values = [*padded[len(arguments.defaults):], *arguments.kw_defaults]
+    needed = [a for a, value in zip(accepted, values, strict=True) if value is None]
+    for key in needed:
+        if key not in (*options, *OFFERED[kind]):
+            expected = f"a value: {node.name}() has no default for it"
+            yield Fault(f"{section}.{key}", document.place(path), "(missing)", expected)
+
+
+def _name_faults(document: Document) -> Iterator[Fault]:
+    """Names that only the installed plugins know, and whatever is listed twice."""
+    for section, key, kind in NAME_LISTS:
+        for index, name in enumerate(_listed(document, section, key)):
+            if isinstance(name, str) and name not in plugins.names(kind):
                 hint = nearest(name, plugins.names(kind))
                 where = document.place((section, key, index))
                 path = f"{section}.{key}.{index}"
                 yield Fault(path, where, repr(name), f"one of the installed {kind}", hint)
-    if config.teacher.weights is not None and not (root / config.teacher.weights).is_file():
+    for section, key in (*((s, k) for s, k, _ in NAME_LISTS), ("export", "precisions")):
+        names = _listed(document, section, key)
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                where = document.place((section, key, index))
+                yield Fault(f"{section}.{key}.{index}", where, repr(name), "each name once")
+
+
+def _listed(document: Document, section: str, key: str) -> list[Any]:
+    value = document.get((section, key))
+    return value if isinstance(value, list) else []
+
+
+def _file_faults(document: Document, root: Path) -> Iterator[Fault]:
+    """Files that must be there."""
+    weights = document.get(("teacher", "weights"))
+    if isinstance(weights, str) and not (root / weights).is_file():
         where = document.place(("teacher", "weights"))
-        value = repr(str(config.teacher.weights))
-        yield Fault("teacher.weights", where, value, "an existing .safetensors or .pt file")
+        expected = "an existing .safetensors or .pt file"
+        yield Fault("teacher.weights", where, repr(weights), expected)

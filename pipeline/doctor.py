@@ -18,7 +18,8 @@ def examine() -> dict[str, Any]:
         "edgedistill": version("edgedistill"),
         "libraries": libraries,
         "machine": plugins.target("cpu").facts(),
-        "pip": [f"pip install 'edgedistill[{extra}]'" for extra in lacking],
+        "pip": ["pip install edgedistill" if extra == "core" else
+                f"pip install 'edgedistill[{extra}]'" for extra in lacking],
     }
 
 

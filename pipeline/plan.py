@@ -248,6 +248,6 @@ def _results(
         partial(bundle.run, plain, config.bundle.keep, reported), optional=exports,
     )
     yield Stage(
-        "report", ("select", *measured), {"name": config.name}, 1, report.run, optional=exports,
-        libraries=("matplotlib",),
+        "report", ("select", *measured), {"name": config.name, "exports": list(exports)}, 1,
+        report.run, optional=exports, libraries=("matplotlib",),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from .bundle import Bundle
-    from .contracts import Array, Session
+    from .contracts import Array, Arrays, Session
 
 TARGET = "cpu"
 
@@ -28,24 +29,20 @@ def verify(bundle: Bundle) -> list[dict[str, Any]]:
         expected value, the tolerance; `why` when its runtime is not installed.
 
     Raises:
-        BundleError: an artefact answers differently.
+        BundleError: an artefact answers differently, or the pre-processing does.
     """
+    _check_preprocessing(bundle)
     return [_verify_artifact(bundle, entry) for entry in bundle.manifest["artifacts"]]
 
 
 def _verify_artifact(bundle: Bundle, entry: Mapping[str, Any]) -> dict[str, Any]:
-    import numpy as np
-
     name, missing = entry["name"], plugins.target(TARGET).missing(entry["format"])
     if missing is not None:
         why = f"{', '.join(missing.libraries)} not installed: {missing.pip_line}"
         return {"name": name, "ran": False, "why": why}
     with session(bundle, entry) as opened:
         outputs = opened.run(bundle.arrays("golden/inputs"))
-    worst = 0.0
-    for output, expected in bundle.arrays(f"golden/expected/{name}").items():
-        scale = max(1.0, float(np.abs(expected).max()))
-        worst = max(worst, float(np.abs(outputs[output] - expected).max()) / scale)
+    worst = _worst(name, bundle.arrays(f"golden/expected/{name}"), outputs)
     if not worst <= entry["golden_tolerance"]:
         raise BundleError(
             f"{name} does not repeat its golden outputs here: relative difference {worst:.3g},"
@@ -55,6 +52,36 @@ def _verify_artifact(bundle: Bundle, entry: Mapping[str, Any]) -> dict[str, Any]
     return {
         "name": name, "ran": True, "difference": worst, "tolerance": entry["golden_tolerance"]
     }
+
+
+def _worst(name: str, expected: Arrays, got: Arrays) -> float:
+    """Largest difference of any output, relative to its largest expected value; NaN stays NaN."""
+    import numpy as np
+
+    if not expected:
+        raise BundleError(f"the bundle holds no golden outputs of {name}", "pack it again")
+    differences = []
+    for output, wanted in expected.items():
+        if output not in got or got[output].shape != wanted.shape:
+            raise BundleError(f"{name} gives no {output!r} of shape {wanted.shape}")
+        scale = max(1.0, float(np.abs(wanted).max()))
+        differences.append(float(np.abs(got[output] - wanted).max()) / scale)
+    return float(np.max(differences))
+
+
+def _check_preprocessing(bundle: Bundle) -> None:
+    """The pre-processing that the manifest tells turns the raw samples into the golden inputs."""
+    import numpy as np
+
+    from .data.preprocessing import Preprocessing
+
+    spec = Preprocessing.from_json(bundle.manifest["preprocessing"])
+    wanted = bundle.arrays("golden/inputs")
+    for name, value in spec.apply(bundle.arrays("golden/raw")).items():
+        if name not in wanted or not np.array_equal(value, wanted[name]):
+            raise BundleError(
+                f"pre-processing of {name!r} does not give the golden input", "pack it again"
+            )
 
 
 @contextmanager
@@ -108,14 +135,13 @@ def _read(path: Path, bundle: Bundle) -> dict[str, Array]:
     if not path.is_file():
         raise DataError(f"there is no file {path}", "give .npy, .npz or image files")
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        elif path.suffix == ".npy":
-            arrays = {next(iter(specs)): np.load(path, allow_pickle=False)}
+        if path.suffix in (".npy", ".npz"):
+            loaded = np.load(path, allow_pickle=False)
+            single = isinstance(loaded, np.ndarray)
+            arrays = {next(iter(specs)): loaded} if single else dict(loaded)
         else:
             arrays = {next(iter(specs)): _image(path, next(iter(specs.values())))}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {error}", "give .npy, .npz or images") from error
     return {name: _batched(path, name, arrays.get(name), spec) for name, spec in specs.items()}
 
@@ -124,7 +150,7 @@ def _batched(path: Path, name: str, array: Array | None, spec: Mapping[str, Any]
     wanted = tuple(spec["raw_shape"])
     if array is not None and array.shape == wanted:
         return array[None]
-    if array is not None and array.shape[1:] == wanted:
+    if array is not None and array.ndim > len(wanted) and array.shape[1:] == wanted:
         return array
     got = "nothing" if array is None else f"shape {array.shape}"
     raise DataError(f"{path}: input {name!r} has {got}, expected {wanted} or (N, *{wanted})")
@@ -138,6 +164,9 @@ def _image(path: Path, spec: Mapping[str, Any]) -> Array:
     except ImportError as error:
         raise DataError(f"reading the image {path} needs pillow", "pip install pillow") from error
     shape = spec["raw_shape"]
+    if spec["raw_layout"] not in ("HW", "HWC") or spec["raw_dtype"] != "uint8":
+        got = f"{spec['raw_dtype']} {spec['raw_layout'] or 'values'}"
+        raise DataError(f"{path}: the model takes {got}, no uint8 images", "give .npy or .npz")
     with Image.open(path) as image:
         ready = image.convert("L" if len(shape) == 2 or shape[-1] == 1 else "RGB")
         array = np.asarray(ready.resize((shape[1], shape[0])), dtype=spec["raw_dtype"])

@@ -31,6 +31,9 @@ EventKind = Literal[
 ]
 
 
+STOP_POLL_SECONDS = 0.05
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened to a stage.
@@ -145,8 +148,11 @@ class _Walk:
     def stop(self) -> None:
         """End what still runs; the store keeps only what is complete."""
         self.stopped.set()
-        child.kill_all()
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        while any(not future.done() for future in self.running):
+            child.kill_all()  # again and again: a thread may be about to start one
+            wait(self.running, timeout=STOP_POLL_SECONDS)
+        self.pool.shutdown(wait=True)
 
     def _start_ready(self) -> None:
         for stage in list(self.waiting):
@@ -190,8 +196,7 @@ class _Walk:
         made_of = recipe(stage, self.outcome.artifacts)
         key = key_of(made_of)
         self.outcome.recipes[stage.name] = made_of
-        waiting = partial(self.listen, Event("waiting", stage.name, "another process makes it"))
-        with self.store.lock(key, waiting):
+        with self.store.lock(key, self._waiter(stage.name)):
             if stage.name in self.again:
                 self.store.drop(stage.name, key)
             found = self._find(stage, key)
@@ -199,6 +204,20 @@ class _Walk:
                 self.listen(Event("cached", stage.name))
                 return found
             return self._fill(stage, key)
+
+    def _waiter(self, stage: str) -> Callable[[], None]:
+        """What to call while another process makes a stage: tells it once, and heeds Ctrl-C."""
+        told = False
+
+        def heed() -> None:
+            nonlocal told
+            if self.stopped.is_set():
+                raise Interrupted("interrupted")
+            if not told:
+                self.listen(Event("waiting", stage, "another process makes it"))
+            told = True
+
+        return heed
 
     def _find(self, stage: Stage, key: str) -> Artifact | None:
         try:
@@ -209,6 +228,8 @@ class _Walk:
             return None
 
     def _fill(self, stage: Stage, key: str) -> Artifact:
+        if self.stopped.is_set():
+            raise Interrupted("interrupted")
         self.listen(Event("started", stage.name))
         start = time.perf_counter()
         inputs = {
@@ -219,9 +240,13 @@ class _Walk:
         out, scratch = self.store.work_folders(key)
         failures = {name: str(error) for name, error in self.outcome.failures.items()}
         workspace = Workspace(out, scratch, partial(self._progress, stage.name), failures)
-        with explaining(out):
-            stage.run(inputs, workspace)
-            artifact = self.store.commit(stage.name, key, workspace.describe)
+        try:
+            with explaining(out):
+                stage.run(inputs, workspace)
+                artifact = self.store.commit(stage.name, key, workspace.describe)
+        except BaseException:
+            self.store.abandon(key)
+            raise
         self.listen(Event("done", stage.name, seconds=time.perf_counter() - start))
         return artifact
 

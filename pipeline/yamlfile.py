@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KeyPath = tuple[str | int, ...]
+_TAGS = "tag:yaml.org,2002:"
 
 
 @dataclass(slots=True)
@@ -55,8 +56,9 @@ def read(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or f"it is no UTF-8 text ({error})"
         raise ConfigError(
-            f"cannot read the config {str(path)!r}: {error}",
+            f"cannot read the config {str(path)!r}: {why}",
             hint="`edgedistill init` writes one to start from",
         ) from error
     return parse(text, path.name)
@@ -75,22 +77,31 @@ def parse(text: str, file: str) -> Document:
         raise ConfigError(f"{file}: expected a mapping with sections such as `data:`, `teacher:`")
     document = Document({}, file=file)
     faults: list[Fault] = []
-    document.data = _plain(root, (), document, faults)
+    try:
+        document.data = _plain(root, (), document, faults)
+    except RecursionError as error:
+        raise ConfigError(f"{file}: an anchor holds itself") from error
     if faults:
         raise ConfigError(f"{file} has {len(faults)} fault(s):", faults)
     return document
 
 
 def _plain(node: yaml.Node, path: KeyPath, document: Document, faults: list[Fault]) -> Any:
-    if isinstance(node, yaml.MappingNode):
+    if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAGS}map":
         return _mapping(node, path, document, faults)
-    if isinstance(node, yaml.SequenceNode):
+    if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAGS}seq":
         items = []
         for index, child in enumerate(node.value):
             document.places[(*path, index)] = _where(child, document)
             items.append(_plain(child, (*path, index), document, faults))
         return items
-    return _scalar(node)
+    try:
+        return _scalar(node)
+    except (yaml.YAMLError, ValueError) as error:
+        dotted, told = ".".join(map(str, path)), getattr(error, "problem", None) or str(error)
+        value = node.tag if isinstance(node, yaml.CollectionNode) else f"{node.tag} {node.value!r}"
+        faults.append(Fault(dotted, _where(node, document), value, "a plain value", told))
+        return None
 
 
 def _mapping(
@@ -114,6 +125,7 @@ def _where(node: yaml.Node, document: Document) -> str:
 
 
 def _scalar(node: yaml.Node) -> Any:
+    """The value of a node; a tag that asks for more than plain data is refused by the loader."""
     return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
 
 
@@ -136,6 +148,6 @@ def override(document: Document, argument: str) -> None:
         node = node.setdefault(part, {})
     try:
         node[parts[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {argument!r}: the value is not valid YAML") from error
     document.places[parts] = f"--set {argument}"

@@ -118,6 +118,8 @@ def compare(
     """
     worst: Parity | None = None
     for output, wanted in reference.items():
+        if output not in outputs:
+            raise ParityError(f"{name}: no output {output!r}, it gives {sorted(outputs)}")
         parity = _compare_output(name, precision, output, wanted, outputs[output])
         if worst is None or parity.sqnr_db < worst.sqnr_db:
             worst = parity

@@ -56,7 +56,7 @@ def worth_it(
         lost: points lost against the sibling, from `drop`.
 
     Returns:
-        verdict `yes` (faster, or smaller and not slower, and not surely a point worse), `no`
+        verdict `yes` (faster, or smaller and as fast, and not surely a point worse), `no`
         (surely slower, or surely a point worse) or `unclear`, with the reasons.
     """
     ratios = [m["latency_ratio"] for m in entry["measurements"] if m.get("latency_ratio")]
@@ -65,8 +65,9 @@ def worth_it(
     verdict = "unclear"
     if lost["ci95"][0] > LOST or (slowest and slowest["ci95"][0] > SLOWER):
         verdict = "no"
-    elif slowest and (slowest["ci95"][1] < 1 or size < SMALLER):
-        verdict = "yes"
+    elif slowest:
+        smaller = size < SMALLER and slowest["value"] <= SLOWER
+        verdict = "yes" if smaller or slowest["ci95"][1] < 1 else "unclear"
     speed = f"{slowest['value']:.2f}x the latency of {fp32['name']}, " if slowest else ""
     change = f"{abs(lost['value']):.1f} points {'worse' if lost['value'] > 0 else 'better'}"
     why = f"{speed}{size:.2f}x its size, {change if round(lost['value'], 1) else 'as accurate'}"
@@ -158,17 +159,25 @@ def choose(entries: Sequence[Mapping[str, Any]]) -> tuple[str | None, str]:
     passing = [e for e in entries if e["meets_goals"]]
     if not passing:
         best = min(entries, key=lambda e: (_missed(e), e["drop"]["value"], e["name"]))
-        return best["name"], f"no artefact meets every goal; it misses {_missed(best)}"
+        why = f"no artefact meets every goal; it misses {_missed(best)}"
+        return best["name"], why + _reservation(best)
     fastest = min(_median(e) for e in passing)
     close = [e for e in passing if _median(e) <= SAME_SPEED * fastest]
     best = min(close, key=lambda e: (e["size_bytes"], e["name"]))
     why = "the fastest that meets every goal"
     if len(close) > 1:
         why = "the smallest of the fastest that meet every goal"
-    worth = best["worth_it"]
-    if worth is not None and worth["verdict"] == "no":
-        why += f"; but {worth['why']}"
-    return best["name"], why
+    return best["name"], why + _reservation(best)
+
+
+def _reservation(entry: Mapping[str, Any]) -> str:
+    """What speaks against a reduced precision that was chosen: slower, or worse, than fp32."""
+    worth = entry["worth_it"]
+    if worth is None:
+        return ""
+    ratio = worth["latency_ratio"]
+    slower = ratio is not None and round(ratio["value"], 2) > 1
+    return f"; but {worth['why']}" if slower or worth["verdict"] == "no" else ""
 
 
 def _missed(entry: Mapping[str, Any]) -> int:

@@ -6,6 +6,7 @@ A user's function and a built-in family are called the same way: options as keyw
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -92,20 +93,30 @@ def call_model(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     return logits
 
 
-class Positional(nn.Module):
+def positional(model: nn.Module, names: Sequence[str]) -> nn.Module:
     """A model as exporters call it: one tensor per input, in order.
 
     Args:
         model: as for `call_model`.
         names: of its inputs.
     """
+    return model if len(names) == 1 else _Positional(model, names)
+
+
+class _Positional(nn.Module):
+    """Hands positional inputs on by name."""
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
         self.model = model
         self.names = tuple(names)
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [inspect.Parameter(name, kind) for name in names]
+        # torch.export pairs dynamic axes with the parameters that a forward declares.
+        self.forward = functools.partial(self._call)
+        self.forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def _call(self, *inputs: Tensor) -> Tensor:
         return call_model(self.model, dict(zip(self.names, inputs, strict=True)))
 
 

@@ -146,18 +146,13 @@ def _worth(report: Report) -> Grid:
 def _training(report: Report) -> Grid:
     roles = [role for role in ("teacher", "student", "baseline") if report[role]]
     rows = tuple((role, *_epochs(report[role])) for role in roles)
-    head = ("model", "epochs", "seconds per epoch", "best", "last")
+    head = ("model", "epochs", "best", "last")
     return Grid("Training", "Accuracy on the validation split.", head, rows)
 
 
 def _epochs(model: Mapping[str, Any]) -> tuple[str, ...]:
     history, kept = model["history"], model.get("epochs", {})
-    mean = sum(entry["seconds"] for entry in history) / len(history) if history else None
-    return (
-        f"{len(history)}",
-        words.NONE if mean is None else words.significant(mean),
-        *(_checkpoint(kept.get(which)) for which in ("best", "last")),
-    )
+    return (f"{len(history)}", *(_checkpoint(kept.get(which)) for which in ("best", "last")))
 
 
 def _checkpoint(found: Mapping[str, Any] | None) -> str:

@@ -45,7 +45,7 @@ def collect(
     reported: tuple[str, ...],
     inputs: Mapping[str, Artifact],
 ) -> dict[str, bytes]:
-    """The files of a bundle with the named artefacts; the first, or the selected, is its default."""
+    """The files of a bundle with the named artefacts; the selected is its default, or the first."""
     verdict, artifacts = _verdict(inputs), candidates(inputs, reported)
     default = verdict["selected"] if verdict["selected"] in names else names[0]
     entries = [_entry(name, artifacts[name], verdict) for name in names]

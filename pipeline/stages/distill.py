@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from torch import nn
 
     from ..config import Config
     from ..contracts import Artifact, Workspace
@@ -27,7 +28,12 @@ def run(
     inputs: Mapping[str, Artifact],
     workspace: Workspace,
 ) -> None:
-    """Train the student by a method and keep the epoch that is best on the validation split."""
+    """Train the student by a method and keep the epoch that is best on the validation split.
+
+    Raises:
+        ModelError: the student does not fit the data, or shares a part with the teacher.
+        TrainingError: the loss is not finite.
+    """
     import torch
 
     from ..training.loop import Loop
@@ -42,7 +48,7 @@ def run(
     loop = Loop(
         method,
         student,
-        _teacher(inputs, root) if method.needs.teacher else None,
+        _teacher(inputs, root, student) if method.needs.teacher else None,
         load_split(data.root, "train"),
         load_split(data.root, "validation"),
         loop_settings(config.distill, config),
@@ -55,9 +61,10 @@ def run(
 
 
 def _teacher(
-    inputs: Mapping[str, Artifact], root: Path
+    inputs: Mapping[str, Artifact], root: Path, student: nn.Module
 ) -> Callable[[torch.device], Teacher]:
-    from ..training.signals import LiveTeacher
+    from ..training.signals import LiveTeacher, check_apart
 
     model = modelfiles.load(inputs["teacher"], inputs["data"], root, "teacher")
+    check_apart(model, student)
     return lambda device: LiveTeacher(model, device)

@@ -113,7 +113,8 @@ def _time(
     def progress(done: int, total: int, note: str) -> None:
         workspace.progress(count + round(count * done / total), 2 * count, note)
 
-    return measure(sessions, dict.fromkeys(sessions, one), LatencySettings(seconds=seconds, warmup_seconds=max(1.0, seconds)), progress)
+    settings = LatencySettings(seconds=seconds, warmup_seconds=seconds)
+    return measure(sessions, dict.fromkeys(sessions, one), settings, progress)
 
 
 def _measurement(

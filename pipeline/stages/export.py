@@ -61,7 +61,7 @@ def export_in_child(
     kind: str, model: dict[str, Any], data: dict[str, Any], code: str, folder: str
 ) -> dict[str, Any]:
     """The part of `export` that needs torch and a converter."""
-    from ..models.build import Positional
+    from ..models.build import positional
     from . import modelfiles
 
     artifact = _artifact(model)
@@ -69,8 +69,8 @@ def export_in_child(
     signature = artifact.signature
     if signature is None:
         raise TypeError("an artefact of kind `model` has a signature")
-    positional = Positional(network, [spec.name for spec in signature.inputs]).eval()
-    written = plugins.exporter(kind).export(positional, signature, Path(folder))
+    module = positional(network, [spec.name for spec in signature.inputs]).eval()
+    written = plugins.exporter(kind).export(module, signature, Path(folder))
     return written.to_json()
 
 

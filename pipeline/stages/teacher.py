@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
@@ -65,15 +66,21 @@ def _train(
             kept.mkdir(exist_ok=True)
             save_weights(teacher, kept / f"epoch-{epoch:04d}.safetensors")
 
-    splits = (load_split(data.root, name) for name in ("train", "validation"))
-    method = LabelsOnly(LabelsOnly.Options())
-    settings = loop_settings(config.teacher, config)
     loop = Loop(
-        method, model, None, *splits, settings, workspace.scratch, workspace.progress, keep
+        LabelsOnly(LabelsOnly.Options()),
+        model,
+        None,
+        load_split(data.root, "train"),
+        load_split(data.root, "validation"),
+        loop_settings(config.teacher, config),
+        workspace.scratch,
+        workspace.progress,
+        keep,
     )
     result = loop.fit()
     if kept.exists():
-        kept.rename(workspace.out / "checkpoints")
+        # Copied, not moved: a kill from here on must find them again.
+        shutil.copytree(kept, workspace.out / "checkpoints")
     return result.student, result.history
 
 

@@ -92,14 +92,20 @@ def open_model(manifest, name):
 
 def read(path, specs):
     """Raw inputs of a file, by name, as batches."""
-    loaded = np.load(path, allow_pickle=False)
-    arrays = dict(loaded) if path.endswith(".npz") else {next(iter(specs)): loaded}
-    for name, spec in specs.items():
-        shape = tuple(spec["raw_shape"])
-        if name not in arrays or arrays[name].shape[-len(shape) or None :] != shape:
-            sys.exit(f"{path}: input {name!r} must have shape {shape} or (N, *{shape})")
-        arrays[name] = arrays[name].reshape(-1, *shape)
-    return arrays
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        sys.exit(f"{path} cannot be read as .npy or .npz: {error}")
+    arrays = {next(iter(specs)): loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    return {name: batch(path, name, arrays.get(name), spec) for name, spec in specs.items()}
+
+
+def batch(path, name, array, spec):
+    shape, dtype = tuple(spec["raw_shape"]), spec["raw_dtype"]
+    if array is None or array.dtype != dtype or shape not in (array.shape, array.shape[1:]):
+        got = "missing" if array is None else f"{array.dtype} {array.shape}"
+        sys.exit(f"{path}: input {name!r} is {got}, expected {dtype} {shape} or (N, *{shape})")
+    return array if array.shape != shape else array[np.newaxis]
 
 
 def predict(manifest, name, paths):
@@ -144,7 +150,8 @@ def main():
         verify(manifest, arguments.artifact)
     elif not arguments.inputs:
         parser.error("give INPUT files, or --verify")
-    predict(manifest, arguments.artifact, arguments.inputs)
+    if arguments.inputs:
+        predict(manifest, arguments.artifact, arguments.inputs)
 
 
 if __name__ == "__main__":

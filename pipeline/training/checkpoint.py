@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+import zipfile
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from ..store import write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +19,11 @@ FILE = "training.pt"
 
 
 def save(scratch: Path, loop: Loop) -> None:
-    """Write weights, optimiser, schedule and progress, atomically."""
+    """Write weights, optimiser, schedule and progress, atomically.
+
+    Raises:
+        StoreError: the disk is full, or the folder may not be written to.
+    """
     state = loop.state
     content = {
         "trainable": loop.trainable.state_dict(),
@@ -27,22 +34,27 @@ def save(scratch: Path, loop: Loop) -> None:
         "best": state.best,
         "best_weights": state.best_weights,
     }
-    part = scratch / f".{FILE}.part"
     stream = io.BytesIO()
     torch.save(content, stream)
-    part.write_bytes(stream.getbuffer())
-    part.replace(scratch / FILE)
+    write_atomic(scratch / FILE, stream.getvalue())
 
 
 def restore(scratch: Path, loop: Loop) -> None:
-    """Put a loop where its checkpoint stands; without one, leave it at the start."""
-    file = scratch / FILE
-    if not file.exists():
+    """Put a loop where its checkpoint stands; without a sound one, leave it at the start."""
+    content = _read(scratch / FILE, loop.fabric.device)
+    if content is None:
         return
-    content = torch.load(file, map_location=loop.fabric.device, weights_only=True)
     loop.trainable.load_state_dict(content["trainable"])
     loop.optimizer.load_state_dict(content["optimizer"])
     loop.schedule.load_state_dict(content["schedule"])
     state = loop.state
     state.epoch, state.history = content["epoch"], content["history"]
     state.best, state.best_weights = content["best"], content["best_weights"]
+
+
+def _read(file: Path, device: torch.device) -> dict[str, Any] | None:
+    """What a checkpoint holds; None where there is none, or a damaged one."""
+    if not zipfile.is_zipfile(file):
+        return None
+    content: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+    return content

@@ -7,6 +7,7 @@ clipped, wrapped and checkpointed. The teacher stands outside.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from ..errors import TrainingError
 from ..models.build import call_model
 from . import checkpoint
 from .optim import make_optimizer, make_schedule
+from .tensors import to_channels_last
 from .views import Views, epoch_seed
 
 if TYPE_CHECKING:
@@ -105,7 +107,8 @@ class Loop:
         scratch: where the checkpoint of each epoch lies; a killed training resumes from it and
             ends bit-identical to an uninterrupted one on the same machine.
         progress: called after every step with steps done, steps in all, and a note.
-        on_epoch: called after every epoch with its number, from 1, and the bare student.
+        on_epoch: called after every epoch with its number, from 1, and the bare student; again
+            for the same epoch, if the process was killed before its checkpoint was written.
     """
 
     def __init__(
@@ -129,7 +132,7 @@ class Loop:
             train, settings.batch_size, settings.shift, settings.flip, settings.seed
         )
         self.trainable = Trainable(student, method.helpers(student))
-        self.trainable.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        to_channels_last(self.trainable)
         self.steps = settings.epochs * len(self.views)
         self.optimizer = make_optimizer(self.trainable.parameters(), settings)
         self.schedule = make_schedule(self.optimizer, settings, self.steps)
@@ -148,8 +151,8 @@ class Loop:
             record = self._train_epoch()
             record |= self._validate()
             self._remember(record)
-            checkpoint.save(self.scratch, self)
             self.on_epoch(self.state.epoch, self.trainable.student)
+            checkpoint.save(self.scratch, self)
         student = self.trainable.student
         student.load_state_dict(self.state.best_weights)
         student = self.method.finish(student).cpu().eval()
@@ -159,15 +162,15 @@ class Loop:
         """One pass over the training split: mean loss by parts, and seconds."""
         start, epoch = time.perf_counter(), self.state.epoch
         torch.manual_seed(epoch_seed(self.settings.seed, epoch))  # dropout: same after a resume
-        self.module.train()
+        self.module.train()  # validation, or anyone else, may have left it in eval mode
         steps: list[dict[str, Tensor]] = []
         for step, (inputs, targets) in enumerate(self.views.epoch(epoch), start=1):
             steps.append(self._step(inputs, targets, epoch * len(self.views) + step - 1))
             if step % CHECK_EVERY == 0 or step == len(self.views):
-                self._check_finite(steps, epoch)
-            self._tell(step, steps[-1])
-        means = {part: float(torch.stack([s[part] for s in steps]).mean()) for part in steps[0]}
-        loss = {**means, "total": sum(means.values())}
+                first = (step - 1) // CHECK_EVERY * CHECK_EVERY  # the others were looked at
+                self._check_finite(steps[first:], first + 1)
+            self._tell(step)
+        loss = _mean_parts(steps)
         return {"epoch": epoch + 1, "loss": loss, "seconds": time.perf_counter() - start}
 
     def _step(
@@ -184,31 +187,41 @@ class Loop:
         self.schedule.step()
         return {name: value.detach() for name, value in parts.items()}
 
-    def _check_finite(self, steps: list[dict[str, Tensor]], epoch: int) -> None:
-        for number, parts in enumerate(steps, start=1):
+    def _check_finite(self, steps: list[dict[str, Tensor]], first: int) -> None:
+        for number, parts in enumerate(steps, start=first):
             for name, value in parts.items():
                 if not torch.isfinite(value):
-                    raise TrainingError(
-                        f"the loss {name!r} is {float(value)} in epoch {epoch + 1}, step {number}"
-                        f" of {len(self.views)}; the checkpoint after epoch {epoch} is kept",
-                        "lower the learning rate (lr), or look for extreme values in the data",
-                    )
+                    raise self._diverged(name, float(value), number)
 
-    def _tell(self, step: int, parts: dict[str, Tensor]) -> None:
+    def _diverged(self, name: str, value: float, step: int) -> TrainingError:
+        epoch = self.state.epoch
+        kept = f"the checkpoint after epoch {epoch} is kept" if epoch else "no epoch was finished"
+        return TrainingError(
+            f"the loss {name!r} is {value} in epoch {epoch + 1}, step {step}"
+            f" of {len(self.views)}; {kept}",
+            "lower the learning rate (lr), or look for extreme values in the data",
+        )
+
+    def _tell(self, step: int) -> None:
         state, settings = self.state, self.settings
         accuracy = f", val {state.history[-1]['validation_accuracy']:.1%}" if state.history else ""
         note = f"epoch {state.epoch + 1}/{settings.epochs}{accuracy}"
         self.report(state.epoch * len(self.views) + step, self.steps, note)
 
     def _validate(self) -> dict[str, float]:
-        """Accuracy and cross-entropy on the validation split; the student is put back to train."""
+        """Accuracy and cross-entropy on the validation split; leaves the student in eval mode.
+
+        Raises:
+            TrainingError: the cross-entropy is not finite: the last step broke the weights.
+        """
         logits = predict(self.module, self.validation, self.fabric.device)
-        self.module.train()
         targets = self.validation.targets
         classes = logits.shape[1]
         accuracy = multiclass_accuracy(logits, targets, num_classes=classes, average="micro")
-        loss = nn.functional.cross_entropy(logits, targets)
-        return {"validation_accuracy": float(accuracy), "validation_loss": float(loss)}
+        loss = float(nn.functional.cross_entropy(logits, targets))
+        if not math.isfinite(loss):
+            raise self._diverged("validation", loss, len(self.views))
+        return {"validation_accuracy": float(accuracy), "validation_loss": loss}
 
     def _remember(self, record: dict[str, Any]) -> None:
         state = self.state
@@ -218,6 +231,14 @@ class Loop:
             state.best = len(state.history) - 1
             state.best_weights = copy.deepcopy(self.trainable.student.state_dict())
         state.epoch += 1
+
+
+def _mean_parts(steps: list[dict[str, Tensor]]) -> dict[str, float]:
+    """Mean over the steps of an epoch; a part that a step lacks is zero there."""
+    names = dict.fromkeys(name for parts in steps for name in parts)
+    sums = {name: torch.stack([s[name] for s in steps if name in s]).sum() for name in names}
+    means = {name: float(value) / len(steps) for name, value in sums.items()}
+    return {**means, "total": sum(means.values())}
 
 
 def _rank(record: Mapping[str, Any]) -> tuple[float, float]:

@@ -33,10 +33,10 @@ def make_schedule(
     optimizer: torch.optim.Optimizer, settings: LoopSettings, steps: int
 ) -> LambdaLR:
     """Linear warm-up over a share of `steps`, then a half cosine to zero, or constant."""
-    warmup = max(1, round(settings.warmup * steps))
+    warmup = round(settings.warmup * steps)
 
     def factor(step: int) -> float:
-        if step < warmup and settings.warmup > 0:
+        if step < warmup:
             return (step + 1) / warmup
         if settings.schedule == "constant":
             return 1.0

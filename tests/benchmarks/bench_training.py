@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
 
@@ -28,7 +29,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from edgedistill.pipeline.contracts import Method
 from edgedistill.pipeline.data.load import load_data
 from edgedistill.pipeline.methods.kd import KnowledgeDistillation
 from edgedistill.pipeline.methods.none import LabelsOnly
@@ -36,6 +36,9 @@ from edgedistill.pipeline.models.build import build_model
 from edgedistill.pipeline.training.loop import Loop, LoopSettings
 from edgedistill.pipeline.training.signals import LiveTeacher
 from edgedistill.pipeline.training.tensors import SplitTensors
+
+if TYPE_CHECKING:
+    from edgedistill.pipeline.contracts import Method
 
 SHIFT, BATCH, LR, WEIGHT_DECAY = 2, 64, 3e-3, 1e-4
 SHAPE, CLASSES = (1, 28, 28), 10
