@@ -79,8 +79,9 @@ def _candidates(path: Path, folder: Path) -> Iterator[Candidate]:
         for entry in bundle.manifest["artifacts"]:
             place = folder / str(len(list(folder.iterdir())))
             artifact = proof.extract(bundle, entry, place)
-            yield Candidate(f"{bundle.manifest['name']}/{entry['name']}", artifact, feeds,
-                            golden["targets"])
+            yield Candidate(
+                f"{bundle.manifest['name']}/{entry['name']}", artifact, feeds, golden["targets"]
+            )
     elif path.suffix in SUFFIXES:
         files = {path.name: ""}
         kind = SUFFIXES[path.suffix]
@@ -143,8 +144,8 @@ def _feeds(session: Session, candidate: Candidate) -> Arrays:
     for spec in session.signature.inputs:
         shape = [size or 1 for size in spec.shape]
         noise = generator.standard_normal(shape)
-        feeds[spec.name] = noise.astype(spec.dtype) if "float" in spec.dtype else np.zeros(
-            shape, spec.dtype
+        feeds[spec.name] = (
+            noise.astype(spec.dtype) if "float" in spec.dtype else np.zeros(shape, spec.dtype)
         )
     return feeds
 

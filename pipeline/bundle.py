@@ -32,7 +32,13 @@ _SEAL = 64  # hex digits of the sha256 in the zip comment
 
 # what zipfile raises on a damaged archive, besides OSError
 _UNREADABLE = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
 )
 
 

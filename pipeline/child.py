@@ -49,7 +49,8 @@ def run_in_child(function: str, arguments: dict[str, Any], scratch: Path, timeou
     """
     scratch.mkdir(parents=True, exist_ok=True)
     job, answer, log = (scratch / n for n in ("job.json", "answer.json", "child.log"))
-    job.write_text(json.dumps({"function": function, "arguments": arguments, "parent": os.getpid()}))
+    content = {"function": function, "arguments": arguments, "parent": os.getpid()}
+    job.write_text(json.dumps(content))
     answer.unlink(missing_ok=True)
     command = [sys.executable, "-m", __name__, str(job), str(answer)]
     with log.open("wb") as output:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from .errors import EdgeDistillError
 
+    Command = Callable[..., Any]
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-Command = "Callable[..., Any]"
 
 
 def _file(name: str, **settings: Any) -> Callable[[Command], Command]:
@@ -37,10 +38,20 @@ def _json(command: Command) -> Command:
 def _config(command: Command) -> Command:
     """CONFIG, --set and --runs, which every command on a config takes."""
     for add in (
-        click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"),
-                     show_default=True, help="Folder of all runs and of the store they share."),
-        click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-                     help="Override a value, such as distill.epochs=2. May be repeated."),
+        click.option(
+            "--runs",
+            type=click.Path(path_type=Path),
+            default=Path("runs"),
+            show_default=True,
+            help="Folder of all runs and of the store they share.",
+        ),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Override a value, such as distill.epochs=2. May be repeated.",
+        ),
         _file("config"),
     ):
         command = add(command)
@@ -69,8 +80,12 @@ def cli(verbose: bool) -> None:
 @click.option("--again", multiple=True, metavar="STAGE", help="Remake this stage. Repeatable.")
 @_json
 def run(
-    config: Path, overrides: tuple[str, ...], runs: Path, until: str | None,
-    again: tuple[str, ...], as_json: bool,
+    config: Path,
+    overrides: tuple[str, ...],
+    runs: Path,
+    until: str | None,
+    again: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Run the whole pipeline of CONFIG; what is already made is not made again.
 
@@ -99,8 +114,13 @@ def plan(config: Path, overrides: tuple[str, ...], runs: Path, as_json: bool) ->
 @_file("files", nargs=-1, required=True, metavar="FILE_OR_BUNDLE...")
 @click.option("--target", "targets", multiple=True, default=("cpu",), show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), default=2.0,
-              show_default=True, help="Measuring time per model.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Measuring time per model.",
+)
 @_json
 def benchmark(
     files: tuple[Path, ...], targets: tuple[str, ...], threads: int, seconds: float, as_json: bool
@@ -113,8 +133,13 @@ def benchmark(
 
 @cli.command("bundle")
 @_file("run_folder", metavar="RUN")
-@click.option("--artifact", "names", multiple=True, metavar="NAME",
-              help="Pack this artefact, such as onnx-int8; default: the selected one. Repeatable.")
+@click.option(
+    "--artifact",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Pack this artefact, such as onnx-int8; default: the selected one. Repeatable.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write it.")
 def make_bundle(run_folder: Path, names: tuple[str, ...], out: Path | None) -> None:
     """Pack artefacts of a finished RUN (runs/NAME) into a bundle."""
@@ -156,8 +181,9 @@ def report(run_folder: Path, as_json: bool) -> None:
 
 
 @cli.command("list")
-@click.argument("kinds", nargs=-1,
-                type=click.Choice(["methods", "exporters", "targets", "models", "data"]))
+@click.argument(
+    "kinds", nargs=-1, type=click.Choice(["methods", "exporters", "targets", "models", "data"])
+)
 @_json
 def list_plugins(kinds: tuple[str, ...], as_json: bool) -> None:
     """List what is installed: methods, exporters, targets, models, data sources."""

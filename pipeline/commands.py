@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from importlib.resources import files as package_files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import console
@@ -15,6 +14,7 @@ from .errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from .plan import Plan
     from .run import Outcome
@@ -100,9 +100,7 @@ def _read_report(folder: RunFolder) -> dict[str, Any]:
     return report
 
 
-def show_plan(
-    config_file: Path, overrides: Sequence[str], runs: Path, as_json: bool
-) -> None:
+def show_plan(config_file: Path, overrides: Sequence[str], runs: Path, as_json: bool) -> None:
     """`edgedistill plan`."""
     from dataclasses import asdict
 
@@ -157,8 +155,9 @@ def pack_bundle(run_folder: Path, names: Sequence[str], out: Path | None) -> Pat
     config = recipe["settings"]["config"]
     reported = tuple(config["export"]["precisions"])
     there = candidates(inputs, reported).keys() - {TEACHER}
-    chosen = list(dict.fromkeys(names)) or [json.loads(
-        (inputs["select"].root / "verdict.json").read_text())["selected"]]
+    chosen = list(dict.fromkeys(names)) or [
+        json.loads((inputs["select"].root / "verdict.json").read_text())["selected"]
+    ]
     for name in chosen:
         if name not in there:
             hint = f"it has: {', '.join(sorted(there))}"
@@ -184,8 +183,10 @@ def verify_bundle(path: Path, as_json: bool) -> None:
     click_echo(f"{path}: {len(bundle.files)} files, every byte as packed")
     for record in records:
         if record["ran"]:
-            click_echo(f"{record['name']}: golden outputs repeated (relative difference"
-                       f" {record['difference']:.2g}, allowed {record['tolerance']:g})")
+            click_echo(
+                f"{record['name']}: golden outputs repeated (relative difference"
+                f" {record['difference']:.2g}, allowed {record['tolerance']:g})"
+            )
         else:
             click_echo(f"{record['name']}: not run, {record['why']}")
     if not bundle.manifest["passed"]:

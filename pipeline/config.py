@@ -15,12 +15,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from .contracts import Precision
 
 _UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_TIMES = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}  # noqa: RUF001 - the micro sign itself
+_TIMES = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 
 
 def _quantity(units: dict[str, float], example: str) -> BeforeValidator:
     def parse(value: object) -> float:
-        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?\d+)?)\s*([a-zA-Zµ]*)\s*", str(value))  # noqa: RUF001
+        match = re.fullmatch(
+            r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?\d+)?)\s*([a-zA-Zµ]*)\s*", str(value)
+        )
         unit = match.group(2).lower() if match else ""
         if match is None or (unit and unit not in units):
             raise ValueError(f"a number with a unit such as {example!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +14,7 @@ from .options import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from .yamlfile import Document, KeyPath
 
@@ -52,7 +52,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def check(document: Document, root: Path) -> Config:
     """Turn a document into a Config, or raise every fault of it."""
-    faults = [*_plugin_faults(document, root), *_name_faults(document), *_file_faults(document, root)]
+    faults = [*_plugin_faults(document, root), *_name_faults(document)]
+    faults += _file_faults(document, root)
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
@@ -193,7 +194,7 @@ def _keyword_faults(
         where = document.place((section, key))
         yield Fault(f"{section}.{key}", where, repr(options[key]), expected, hint)
     padded = [*[None] * len(arguments.args), *arguments.defaults]
-    values = [*padded[len(arguments.defaults):], *arguments.kw_defaults]
+    values = [*padded[len(arguments.defaults) :], *arguments.kw_defaults]
     needed = [a for a, value in zip(accepted, values, strict=True) if value is None]
     for key in needed:
         if key not in (*options, *OFFERED[kind]):

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
 QUIET_SECONDS = 10.0  # between two lines of progress where there is no terminal
 MARKS = {
-    "cached": "=", "done": "+", "failed": "x", "skipped": "-", "damaged": "!", "waiting": "~",
+    "cached": "=",
+    "done": "+",
+    "failed": "x",
+    "skipped": "-",
+    "damaged": "!",
+    "waiting": "~",
 }
 
 
@@ -64,16 +69,34 @@ def print_benchmark(records: Sequence[dict[str, Any]]) -> None:
     for record in records:
         latency, accuracy = record["latency_ms"], record["golden_accuracy"]
         low, high = latency["ci95"]
-        rows.append((
-            record["name"], record["target"],
-            f"{record['runtime']} {record['version']}, {record['precision']}",
-            f"{latency['p50']:.4f} ms", f"{low:.4f} to {high:.4f}", f"{latency['min']:.4f}",
-            _milliseconds(latency["p90"]), _milliseconds(latency["p99"]), latency["verdict"],
-            "-" if accuracy is None else f"{accuracy:.0%} of {record['golden_samples']}",
-            record["evidence"],
-        ))
-    heads = ("model", "target", "runtime", "p50", "95 % interval", "min", "p90", "p99",
-             "verdict", "golden", "evidence")
+        rows.append(
+            (
+                record["name"],
+                record["target"],
+                f"{record['runtime']} {record['version']}, {record['precision']}",
+                f"{latency['p50']:.4f} ms",
+                f"{low:.4f} to {high:.4f}",
+                f"{latency['min']:.4f}",
+                _milliseconds(latency["p90"]),
+                _milliseconds(latency["p99"]),
+                latency["verdict"],
+                "-" if accuracy is None else f"{accuracy:.0%} of {record['golden_samples']}",
+                record["evidence"],
+            )
+        )
+    heads = (
+        "model",
+        "target",
+        "runtime",
+        "p50",
+        "95 % interval",
+        "min",
+        "p90",
+        "p99",
+        "verdict",
+        "golden",
+        "evidence",
+    )
     table(heads, rows)
 
 
@@ -92,10 +115,17 @@ class Progress:
         self._spoken: dict[str, float] = {}
         self._began: dict[str, float] = {}
         self._bar = RichProgress(
-            SpinnerColumn(), TextColumn("{task.fields[stage]:<22}"), BarColumn(bar_width=24),
-            MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.description}"),
-            console=self._console, transient=True, disable=not self._console.is_terminal,
+            SpinnerColumn(),
+            TextColumn("{task.fields[stage]:<22}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
         )
 
     def __enter__(self) -> Progress:
@@ -128,14 +158,19 @@ class Progress:
         rate = f"{event.done / (now - began):.1f}/s" if now > began else ""
         if event.stage in self._tasks:
             self._bar.update(
-                self._tasks[event.stage], completed=event.done, total=event.total,
-                description=event.message, rate=rate,
+                self._tasks[event.stage],
+                completed=event.done,
+                total=event.total,
+                description=event.message,
+                rate=rate,
             )
         elif self._bar.disable and now - self._spoken.setdefault(event.stage, now) > QUIET_SECONDS:
             self._spoken[event.stage] = now
             left = (event.total - event.done) * (now - began) / max(1, event.done)
-            self._print(f"  {event.stage}: {event.done}/{event.total}, {rate}, {left:.0f} s left,"
-                        f" {event.message}")
+            self._print(
+                f"  {event.stage}: {event.done}/{event.total}, {rate}, {left:.0f} s left,"
+                f" {event.message}"
+            )
 
     def _finish(self, event: Event) -> None:
         if event.stage in self._tasks and event.kind not in ("waiting", "damaged"):

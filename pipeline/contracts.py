@@ -7,12 +7,13 @@ They are Protocols, so that a plugin needs no base class of ours. Nothing heavy 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     Array: TypeAlias = NDArray[Any]
     Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 
-JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
 Precision: TypeAlias = Literal["fp32", "fp16", "int8", "int8-dynamic"]
 Evidence: TypeAlias = Literal[
     "measured on device",
@@ -222,6 +222,9 @@ class Method(Protocol):
     citation: ClassVar[str]
     Options: ClassVar[type[Any]]
     needs: Needs
+
+    def __init__(self, options: Any) -> None:
+        """Take a parsed `Options`."""
 
     def helpers(self, student: nn.Module) -> nn.Module | None:
         """Trainable helpers (projectors, probes, ...): trained with the student, never exported."""

@@ -18,8 +18,10 @@ def examine() -> dict[str, Any]:
         "edgedistill": version("edgedistill"),
         "libraries": libraries,
         "machine": plugins.target("cpu").facts(),
-        "pip": ["pip install edgedistill" if extra == "core" else
-                f"pip install 'edgedistill[{extra}]'" for extra in lacking],
+        "pip": [
+            "pip install edgedistill" if extra == "core" else f"pip install 'edgedistill[{extra}]'"
+            for extra in lacking
+        ],
     }
 
 
@@ -36,8 +38,9 @@ def _requirements() -> list[tuple[str, str]]:
     from packaging.requirements import Requirement
 
     found: dict[str, str] = {}
-    extras = [e for e in metadata("edgedistill").get_all("Provides-Extra") or []
-              if e not in HIDDEN_EXTRAS]
+    extras = [
+        e for e in metadata("edgedistill").get_all("Provides-Extra") or [] if e not in HIDDEN_EXTRAS
+    ]
     for line in requires("edgedistill") or []:
         requirement = Requirement(line)
         if requirement.marker is None:

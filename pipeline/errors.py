@@ -1,25 +1,28 @@
 """The tree of errors. Each one knows its exit code and says the next step.
 
-    EdgeDistillError            1   anything that a person can act on
-    +-- ConfigError             2   edge.yaml or a command line is wrong (carries every fault)
-    +-- MissingDependency       2   an extra is not installed (carries the exact pip line)
-    +-- DataError               1   the data breaks its contract
-    +-- ModelError              1   a model or its weights cannot be used
-    +-- TrainingError           1   training stopped (NaN loss, ...)
-    +-- ExportError             1   a format could not be written
-    |   +-- ParityError         1   it was written, but it does not answer like the student
-    +-- TargetError             1   a runtime or a device failed
-    +-- ChildError              1   a child process crashed, hung or was killed
-    +-- StoreError              1   the store cannot be read or written
-    +-- BundleError             1   a bundle is damaged, unsafe or of another schema
-    +-- GoalMissed              3   everything ran, a goal was missed
-    +-- Interrupted           130   Ctrl-C; the same command resumes
+EdgeDistillError            1   anything that a person can act on
++-- ConfigError             2   edge.yaml or a command line is wrong (carries every fault)
++-- MissingDependency       2   an extra is not installed (carries the exact pip line)
++-- DataError               1   the data breaks its contract
++-- ModelError              1   a model or its weights cannot be used
++-- TrainingError           1   training stopped (NaN loss, ...)
++-- ExportError             1   a format could not be written
+|   +-- ParityError         1   it was written, but it does not answer like the student
++-- TargetError             1   a runtime or a device failed
++-- ChildError              1   a child process crashed, hung or was killed
++-- StoreError              1   the store cannot be read or written
++-- BundleError             1   a bundle is damaged, unsafe or of another schema
++-- GoalMissed              3   everything ran, a goal was missed
++-- Interrupted           130   Ctrl-C; the same command resumes
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class EdgeDistillError(Exception):

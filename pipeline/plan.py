@@ -154,12 +154,16 @@ def _training(config: Config, root: Path) -> Iterable[Stage]:
 
 
 def _student(
-    name: str, method: str, options: dict[str, Any], student: dict[str, Any], config: Config,
+    name: str,
+    method: str,
+    options: dict[str, Any],
+    student: dict[str, Any],
+    config: Config,
     root: Path,
 ) -> Stage:
     kind = plugins.method(method)
     parsed = kind.Options.model_validate(options)
-    needs = kind(parsed).needs  # type: ignore[call-arg]
+    needs = kind(parsed).needs
     settings = {
         "method": method,
         "options": parsed.model_dump(mode="json"),
@@ -190,14 +194,19 @@ def _exports(config: Config, root: Path, exporters: dict[str, Exporter]) -> Iter
             if precision != "fp32":
                 calibration = config.export.calibration
                 settings = {
-                    "kind": kind, "precision": precision, "calibration": calibration,
+                    "kind": kind,
+                    "precision": precision,
+                    "calibration": calibration,
                     "exporter": exporter.version,
                 }
                 yield Stage(
-                    f"quantize-{kind}-{precision}", ("data", "distill", f"export-{kind}"),
-                    settings, 1,
+                    f"quantize-{kind}-{precision}",
+                    ("data", "distill", f"export-{kind}"),
+                    settings,
+                    1,
                     partial(export.quantize, kind, precision, calibration, timeout),
-                    libraries=exporter.libraries, alone=False,
+                    libraries=exporter.libraries,
+                    alone=False,
                 )
 
 
@@ -205,9 +214,13 @@ def _export(
     name: str, kind: str, exporter: Exporter, source: str, timeout: float, root: Path
 ) -> Stage:
     return Stage(
-        name, ("data", source), {"kind": kind, "exporter": exporter.version}, 1,
+        name,
+        ("data", source),
+        {"kind": kind, "exporter": exporter.version},
+        1,
         partial(export.export, kind, source, root, timeout),
-        libraries=("torch", *exporter.libraries), alone=False,
+        libraries=("torch", *exporter.libraries),
+        alone=False,
     )
 
 
@@ -216,13 +229,20 @@ def _evaluations(config: Config, exports: tuple[str, ...]) -> Iterable[Stage]:
     for name in section.targets:
         machine = plugins.target(name).facts()
         settings = {
-            "target": name, "threads": section.threads, "seconds": section.seconds,
+            "target": name,
+            "threads": section.threads,
+            "seconds": section.seconds,
             "precisions": list(reported),
             "machine": {key: machine[key] for key in ("cpu", "isa_features", "cores")},
         }
         run = partial(evaluate.run, name, section.threads, section.seconds, reported)
         yield Stage(
-            f"evaluate-{name}", ("data",), settings, 1, run, optional=exports,
+            f"evaluate-{name}",
+            ("data",),
+            settings,
+            1,
+            run,
+            optional=exports,
             libraries=("onnxruntime", "openvino", "ai-edge-litert"),
         )
 
@@ -237,17 +257,28 @@ def _results(
     has_baseline = config.distill.baseline and config.distill.method != "none"
     baseline = ("baseline",) if has_baseline else ()
     yield Stage(
-        "select", (*models, *measured),
-        {"name": config.name, "goals": goals, "precisions": list(reported)}, 1,
-        partial(select.run, config.name, goals, reported), optional=(*baseline, *exports),
+        "select",
+        (*models, *measured),
+        {"name": config.name, "goals": goals, "precisions": list(reported)},
+        1,
+        partial(select.run, config.name, goals, reported),
+        optional=(*baseline, *exports),
     )
     plain = config.model_dump(mode="json")
     yield Stage(
-        "bundle", (*models, "select", *measured),
-        {"config": plain, "keep": config.bundle.keep}, 1,
-        partial(bundle.run, plain, config.bundle.keep, reported), optional=exports,
+        "bundle",
+        (*models, "select", *measured),
+        {"config": plain, "keep": config.bundle.keep},
+        1,
+        partial(bundle.run, plain, config.bundle.keep, reported),
+        optional=exports,
     )
     yield Stage(
-        "report", ("select", *measured), {"name": config.name, "exports": list(exports)}, 1,
-        report.run, optional=exports, libraries=("matplotlib",),
+        "report",
+        ("select", *measured),
+        {"name": config.name, "exports": list(exports)},
+        1,
+        report.run,
+        optional=exports,
+        libraries=("matplotlib",),
     )

@@ -49,9 +49,7 @@ def _verify_artifact(bundle: Bundle, entry: Mapping[str, Any]) -> dict[str, Any]
             f" allowed {entry['golden_tolerance']:g}",
             "compare the CPU features of this machine with the manifest's environment",
         )
-    return {
-        "name": name, "ran": True, "difference": worst, "tolerance": entry["golden_tolerance"]
-    }
+    return {"name": name, "ran": True, "difference": worst, "tolerance": entry["golden_tolerance"]}
 
 
 def _worst(name: str, expected: Arrays, got: Arrays) -> float:
@@ -182,6 +180,8 @@ def _answer(path: Path, logits: Array, labels: list[str]) -> dict[str, Any]:
     likeliest = {labels[i]: float(probabilities[i]) for i in order}
     best = int(order[0])
     return {
-        "file": str(path), "label": labels[best], "probability": float(probabilities[best]),
+        "file": str(path),
+        "label": labels[best],
+        "probability": float(probabilities[best]),
         "likeliest": likeliest,
     }

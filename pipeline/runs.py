@@ -1,9 +1,9 @@
 """The folder `runs/NAME`: what a run leaves for a person, and what the next one reads.
 
-    NAME.edge.zip  report.html  report.json  summary.md      copies of the newest artefacts
-    stages/<stage>                                            links into the store
-    run.json                                                  recipes and keys of every stage
-    log.jsonl                                                 every event, one JSON line each
+NAME.edge.zip  report.html  report.json  summary.md      copies of the newest artefacts
+stages/<stage>                                            links into the store
+run.json                                                  recipes and keys of every stage
+log.jsonl                                                 every event, one JSON line each
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
@@ -59,8 +59,10 @@ class RunFolder:
         if event.kind == "progress":
             return
         record = {
-            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-            "stage": event.stage, "event": event.kind, "message": event.message,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "stage": event.stage,
+            "event": event.kind,
+            "message": event.message,
             "seconds": round(event.seconds, 3),
         }
         with self._lock, explaining(self.path):
@@ -85,8 +87,9 @@ class RunFolder:
         )
         for stage, artifact in outcome.artifacts.items():
             _link(self.path / "stages" / stage, artifact.root)
-            for path in sorted(artifact.root.glob(PUBLISHED.get(stage, ""))) \
-                    if stage in PUBLISHED else ():
+            for path in (
+                sorted(artifact.root.glob(PUBLISHED.get(stage, ""))) if stage in PUBLISHED else ()
+            ):
                 if path.name in artifact.files:
                     self._copy(path)
 
@@ -112,7 +115,7 @@ def _link(link: Path, folder: Path) -> None:
     """Point a link at an artefact, relative, so that the runs folder may be moved."""
     link.parent.mkdir(parents=True, exist_ok=True)
     target = os.path.relpath(folder, link.parent)
-    if link.is_symlink() and os.readlink(link) == target:
+    if link.is_symlink() and str(link.readlink()) == target:
         return
     part = link.with_name(f".{link.name}.{os.getpid()}")
     part.unlink(missing_ok=True)

@@ -170,7 +170,7 @@ class Store:
         """Make what stands in `out` the artefact of `key`, in one rename."""
         out = self.root / ".work" / key / "out"
         files = {name: sha256_file(out / name) for name in _names(out)}
-        record = {
+        record: dict[str, Any] = {
             "kind": about.kind,
             "precision": about.precision,
             "signature": about.signature.to_json() if about.signature else None,

@@ -40,8 +40,10 @@ class Document:
         """The value at a path, or None where there is none."""
         node: Any = self.data
         for key in path:
-            if isinstance(node, dict) or (isinstance(node, list) and isinstance(key, int)):
-                node = node.get(key) if isinstance(node, dict) else node[key]
+            if isinstance(node, dict):
+                node = node.get(key)
+            elif isinstance(node, list) and isinstance(key, int):
+                node = node[key]
             else:
                 return None
         return node
@@ -126,7 +128,7 @@ def _where(node: yaml.Node, document: Document) -> str:
 
 def _scalar(node: yaml.Node) -> Any:
     """The value of a node; a tag that asks for more than plain data is refused by the loader."""
-    return yaml.SafeLoader("").construct_object(node)  # type: ignore[no-untyped-call]
+    return yaml.SafeLoader("").construct_object(node)
 
 
 def override(document: Document, argument: str) -> None:

@@ -164,7 +164,8 @@ def _card(manifest: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
         "",
         f"Task: {manifest['task']} into {len(manifest['labels'])} classes:"
         f" {', '.join(manifest['labels'][:20])}{', ...' if len(manifest['labels']) > 20 else ''}.",
-        f"Student `{verdict['student']['model']}` ({verdict['student']['parameters']:,} parameters),"
+        f"Student `{verdict['student']['model']}`"
+        f" ({verdict['student']['parameters']:,} parameters),"
         f" method `{verdict['student']['method']}`, from teacher `{teacher['model']}`"
         f" ({teacher['parameters']:,} parameters, {100 * teacher['accuracy']['value']:.1f} %).",
         f"Data: `{verdict['data']['source']}`, {sizes['train']} training, {sizes['validation']}"

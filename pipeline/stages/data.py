@@ -27,7 +27,10 @@ GOLDEN_SAMPLES = 16
 
 
 def run(
-    source: str, options: Mapping[str, Any], root: Path, inputs: Mapping[str, Artifact],
+    source: str,
+    options: Mapping[str, Any],
+    root: Path,
+    inputs: Mapping[str, Artifact],
     workspace: Workspace,
 ) -> None:
     """Materialise the splits.

@@ -42,7 +42,7 @@ def run(
     data = inputs["data"]
     spec = modelfiles.model_settings(config.student.model, config.student.options, root)
     kind = plugins.method(method_name)
-    method = kind(kind.Options.model_validate(dict(options)))  # type: ignore[call-arg]
+    method = kind(kind.Options.model_validate(dict(options)))
     torch.manual_seed(config.train.seed)  # the same first weights for every method
     student = modelfiles.build(spec, read_about(data.root), root, "student")
     loop = Loop(

@@ -1,8 +1,8 @@
 """Stage `evaluate-TARGET`: every artefact on the target's own runtimes, over the whole test split.
 
-    measurements.json     by artefact (and `teacher`): runtime, threads, precision, latency, memory
-    outputs/NAME.npy      its logits `(N, C)` on the test split
-    latency/NAME.npy      milliseconds of its single inferences, thinned for pictures
+measurements.json     by artefact (and `teacher`): runtime, threads, precision, latency, memory
+outputs/NAME.npy      its logits `(N, C)` on the test split
+latency/NAME.npy      milliseconds of its single inferences, thinned for pictures
 """
 
 from __future__ import annotations

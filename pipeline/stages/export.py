@@ -109,9 +109,7 @@ def quantize_in_child(
 ) -> dict[str, Any]:
     """The part of `quantize` that needs a quantizer."""
     samples = load_inputs(Path(data), "validation", calibration)
-    written = plugins.exporter(kind).convert(
-        _artifact(source), precision, samples, Path(folder)
-    )
+    written = plugins.exporter(kind).convert(_artifact(source), precision, samples, Path(folder))
     return written.to_json()
 
 
@@ -160,8 +158,11 @@ def _files(folder: Path) -> dict[str, str]:
 def _plain(artifact: Artifact) -> dict[str, Any]:
     """An artefact as JSON, for a child's job."""
     signature = artifact.signature.to_json() if artifact.signature else None
-    return {**asdict(replace(artifact, signature=None)), "root": str(artifact.root),
-            "signature": signature}
+    return {
+        **asdict(replace(artifact, signature=None)),
+        "root": str(artifact.root),
+        "signature": signature,
+    }
 
 
 def _artifact(data: dict[str, Any]) -> Artifact:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from ..contracts import Artifact, Missing, Workspace
 
 LIBRARIES = (
-    "torch", "numpy", "onnx", "onnxruntime", "openvino", "nncf", "litert-torch", "ai-edge-litert",
+    "torch",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "litert-torch",
+    "ai-edge-litert",
     "ai-edge-quantizer",
 )
 
@@ -35,7 +42,7 @@ def run(inputs: Mapping[str, Artifact], workspace: Workspace) -> None:
     report = {
         **verdict,
         "edgedistill": version(package.split(".")[0]),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(inputs),
         "failures": [{"stage": k, "message": v} for k, v in sorted(workspace.failures.items())],
     }

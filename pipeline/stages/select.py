@@ -97,7 +97,8 @@ def _answers(inputs: Mapping[str, Artifact], names: list[str]) -> Answers:
     models = {TEACHER: "teacher", STUDENT: "distill", BASELINE: "baseline"}
     logits = {
         key: np.load(inputs[stage].root / "outputs" / "test.npy")
-        for key, stage in models.items() if stage in inputs
+        for key, stage in models.items()
+        if stage in inputs
     }
     first = next(_evaluations(inputs))  # every target runs the same files: one speaks for accuracy
     logits |= {name: np.load(first.root / "outputs" / f"{name}.npy") for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ModelError
 from . import modelfiles
@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..config import Config
-    from ..contracts import Artifact, Workspace
+    from ..contracts import Artifact, Method, Workspace
 
 
-def run(
-    config: Config, root: Path, inputs: Mapping[str, Artifact], workspace: Workspace
-) -> None:
+def run(config: Config, root: Path, inputs: Mapping[str, Artifact], workspace: Workspace) -> None:
     """Make the teacher.
 
     Raises:
@@ -40,7 +38,8 @@ def run(
     modelfiles.build(student, about, root, "student")  # a misfit shows now, not after hours
     spec = modelfiles.model_settings(section.model, section.options, root)
     torch.manual_seed(config.train.seed)
-    model, history = modelfiles.build(spec, about, root, "teacher"), []
+    model = modelfiles.build(spec, about, root, "teacher")
+    history: list[dict[str, Any]] = []
     if section.weights is not None:
         from ..models.weights import load_weights
 
@@ -66,8 +65,10 @@ def _train(
             kept.mkdir(exist_ok=True)
             save_weights(teacher, kept / f"epoch-{epoch:04d}.safetensors")
 
+    # mypy does not take the nested class `Options` for the class variable of the protocol.
+    method = cast("Method", LabelsOnly(LabelsOnly.Options()))
     loop = Loop(
-        LabelsOnly(LabelsOnly.Options()),
+        method,
         model,
         None,
         load_split(data.root, "train"),

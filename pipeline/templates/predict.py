@@ -1,8 +1,8 @@
 """Answer inputs with the model of this bundle. Needs numpy and the model's runtime alone.
 
-    python predict.py INPUT.npy [INPUT.npz ...]    raw samples, one or a batch
-    python predict.py --verify                     check sums and repeat the golden answers
-    python predict.py --artifact NAME ...          another artefact of the bundle
+python predict.py INPUT.npy [INPUT.npz ...]    raw samples, one or a batch
+python predict.py --verify                     check sums and repeat the golden answers
+python predict.py --artifact NAME ...          another artefact of the bundle
 """
 
 import argparse
@@ -65,7 +65,7 @@ def load_tflite(file, precision):
     interpreter.allocate_tensors()
 
     def run_one(values):
-        for detail, value in zip(inputs, values):
+        for detail, value in zip(inputs, values, strict=True):
             interpreter.set_tensor(detail["index"], value.astype(detail["dtype"]))
         interpreter.invoke()
         return [interpreter.get_tensor(detail["index"]).copy() for detail in outputs]
@@ -73,7 +73,7 @@ def load_tflite(file, precision):
     def run(feeds):
         batches = list(feeds.values())
         rows = [run_one([b[i : i + 1] for b in batches]) for i in range(len(batches[0]))]
-        return [np.concatenate(column) for column in zip(*rows)]
+        return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
     return run
 

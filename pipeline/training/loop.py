@@ -126,11 +126,11 @@ class Loop:
         self.method, self.settings, self.validation = method, settings, validation
         self.scratch, self.report, self.on_epoch = scratch, progress, on_epoch
         self.fabric = Fabric(
-            accelerator=settings.devices, devices=1, precision=settings.precision  # type: ignore[arg-type]
+            accelerator=settings.devices,
+            devices=1,
+            precision=settings.precision,  # type: ignore[arg-type]
         )
-        self.views = Views(
-            train, settings.batch_size, settings.shift, settings.flip, settings.seed
-        )
+        self.views = Views(train, settings.batch_size, settings.shift, settings.flip, settings.seed)
         self.trainable = Trainable(student, method.helpers(student))
         to_channels_last(self.trainable)
         self.steps = settings.epochs * len(self.views)
@@ -173,9 +173,7 @@ class Loop:
         loss = _mean_parts(steps)
         return {"epoch": epoch + 1, "loss": loss, "seconds": time.perf_counter() - start}
 
-    def _step(
-        self, inputs: dict[str, Tensor], targets: Tensor, step: int
-    ) -> dict[str, Tensor]:
+    def _step(self, inputs: dict[str, Tensor], targets: Tensor, step: int) -> dict[str, Tensor]:
         inputs, targets = self.fabric.to_device((inputs, targets))
         teacher = self.teacher.logits(inputs) if self.teacher is not None else None
         logits = self.module(inputs).float()

@@ -29,9 +29,7 @@ def make_optimizer(
     )
 
 
-def make_schedule(
-    optimizer: torch.optim.Optimizer, settings: LoopSettings, steps: int
-) -> LambdaLR:
+def make_schedule(optimizer: torch.optim.Optimizer, settings: LoopSettings, steps: int) -> LambdaLR:
     """Linear warm-up over a share of `steps`, then a half cosine to zero, or constant."""
     warmup = round(settings.warmup * steps)
 

@@ -35,8 +35,10 @@ def compare_help(rounds: int = 15) -> None:
     pairs = [(seconds(ours), seconds(base)) for _ in range(rounds + 1)][1:]
     a, b = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratios = [x / y for x, y in pairs]
-    print(f"--help {1e3 * a:.0f} ms, `import click` {1e3 * b:.0f} ms: ratio {a / b:.2f}"
-          f" ({min(ratios):.2f} to {max(ratios):.2f}; goal at most 3)")
+    print(
+        f"--help {1e3 * a:.0f} ms, `import click` {1e3 * b:.0f} ms: ratio {a / b:.2f}"
+        f" ({min(ratios):.2f} to {max(ratios):.2f}; goal at most 3)"
+    )
 
 
 class PeakMemory(threading.Thread):
@@ -72,8 +74,10 @@ def time_demo() -> None:
         memory.stopped.set()
         memory.join()
         again = [seconds(command) for _ in range(5)]
-    print(f"demo {first:.0f} s (goal under 180), peak memory of any process"
-          f" {memory.peak / MEBIBYTE:.0f} MiB (goal under 3072)")
+    print(
+        f"demo {first:.0f} s (goal under 180), peak memory of any process"
+        f" {memory.peak / MEBIBYTE:.0f} MiB (goal under 3072)"
+    )
     print(f"unchanged second run {statistics.median(again):.2f} s (goal under 3)")
 
 

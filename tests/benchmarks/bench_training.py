@@ -116,9 +116,7 @@ def ours(method: Method, teacher: nn.Module | None, split: SplitTensors, folder:
         schedule="cosine", warmup=0.1, seed=0, shift=SHIFT, devices="cpu",
     )  # fmt: skip
     ask = None if teacher is None else lambda device: LiveTeacher(teacher, device)
-    loop = Loop(
-        method, network("dscnn", 24), ask, split, split, settings, folder, lambda *_: None
-    )
+    loop = Loop(method, network("dscnn", 24), ask, split, split, settings, folder, lambda *_: None)
 
     def epoch() -> None:
         loop._train_epoch()

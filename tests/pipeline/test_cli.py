@@ -196,8 +196,8 @@ def test_verify(finished):
 
 def test_verify_names_the_file_with_a_changed_byte(copied):
     content = bytearray(copied.bundle.read_bytes())
-    position = content.index(b"Test accuracy") if b"Test accuracy" in content else content.index(
-        b"# tiny"
+    position = (
+        content.index(b"Test accuracy") if b"Test accuracy" in content else content.index(b"# tiny")
     )
     content[position] ^= 1
     copied.bundle.write_bytes(content)

@@ -14,9 +14,7 @@ from edgedistill.pipeline.errors import StoreError
 from edgedistill.pipeline.store import Damaged, Store, canonical, write_atomic
 
 KEY = "k" * 64
-ABOUT = Description(
-    "onnx", "int8", Signature((TensorSpec("x", (None, 3), "float32", "NC"),), ())
-)
+ABOUT = Description("onnx", "int8", Signature((TensorSpec("x", (None, 3), "float32", "NC"),), ()))
 
 
 def fill(store, key=KEY, content=b"weights"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from edgedistill.pipeline.stages import data as data_stage
 from edgedistill.pipeline.stages import distill, modelfiles, teacher
 from edgedistill.pipeline.training import checkpoint
 from edgedistill.pipeline.training.tensors import load_split, read_about
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TEACHER = {"model": "mlp", "width": 32, "epochs": 2, "lr": 0.01}
 STUDENT = {"model": "mlp", "width": 8}
@@ -47,6 +51,15 @@ def shared():
 
 class Stopped(Exception):
     """What the progress callback raises in place of Ctrl-C."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """These networks are too small for two, which only wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -303,9 +316,7 @@ def test_the_stage_trains_alike_for_every_method(taught, digits, root, tmp_path)
     kd = make_student(Work(tmp_path / "b"), root, digits, taught, options={"alpha": 0})
     files = [(w.artifact().root / "weights.safetensors").read_bytes() for w in (bare, kd)]
     assert files[0] == files[1]
-    seeded = make_student(
-        Work(tmp_path / "c"), root, digits, method="none", train={"seed": 1}
-    )
+    seeded = make_student(Work(tmp_path / "c"), root, digits, method="none", train={"seed": 1})
     assert (seeded.artifact().root / "weights.safetensors").read_bytes() != files[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,6 +15,9 @@ from edgedistill.pipeline.models.build import build_model
 from edgedistill.pipeline.training.loop import Loop, LoopSettings
 from edgedistill.pipeline.training.signals import LiveTeacher
 from edgedistill.pipeline.training.tensors import SplitTensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SHAPE, CLASSES = (1, 8, 8), 3
 SETTINGS = {
@@ -83,6 +87,15 @@ class Kit:
     @staticmethod
     def untimed(history: list[dict]) -> list[dict]:
         return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """These networks are too small for two, which only wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

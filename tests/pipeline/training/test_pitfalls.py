@@ -240,9 +240,7 @@ def test_26_the_best_epoch_of_the_validation_split_is_kept_and_the_last_recorded
     answers = [m.eval()(validation.inputs["image"]).argmax(1) for m in snapshots]
     assert not torch.equal(answers[1], answers[3])
     validation.targets[:] = answers[1]  # so the second epoch is all right on validation
-    result = kit.loop(
-        validation=validation, epochs=epochs, lr=0.03, schedule="constant"
-    ).fit()
+    result = kit.loop(validation=validation, epochs=epochs, lr=0.03, schedule="constant").fit()
     assert result.best == 1
     assert [record["epoch"] for record in result.history] == [1, 2, 3, 4]
     assert result.history[1]["validation_accuracy"] == 1.0
