@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -37,8 +38,14 @@ MARKS = {
 }
 
 
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
+FILE_WIDTH = 110  # of tables that go to a file or a pipe, which has no width of its own
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = FILE_WIDTH
+    return console
 
 
 def say(text: str) -> None:
@@ -53,62 +60,28 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         result.add_column(head, overflow="fold")
     for row in rows:
         result.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(result)
+    _console(stderr=False).print(result)
 
 
 def print_report(report: dict[str, Any]) -> None:
     """The tables of a report, on stderr."""
     from .reporting.tables import print_report
 
-    print_report(report, _stderr())
+    print_report(report, _console(stderr=True))
 
 
 def print_benchmark(records: Sequence[dict[str, Any]]) -> None:
     """One row per measured model, on stdout."""
-    rows = []
-    for record in records:
-        latency, accuracy = record["latency_ms"], record["golden_accuracy"]
-        low, high = latency["ci95"]
-        rows.append(
-            (
-                record["name"],
-                record["target"],
-                f"{record['runtime']} {record['version']}, {record['precision']}",
-                f"{latency['p50']:.4f} ms",
-                f"{low:.4f} to {high:.4f}",
-                f"{latency['min']:.4f}",
-                _milliseconds(latency["p90"]),
-                _milliseconds(latency["p99"]),
-                latency["verdict"],
-                "-" if accuracy is None else f"{accuracy:.0%} of {record['golden_samples']}",
-                record["evidence"],
-            )
-        )
-    heads = (
-        "model",
-        "target",
-        "runtime",
-        "p50",
-        "95 % interval",
-        "min",
-        "p90",
-        "p99",
-        "verdict",
-        "golden",
-        "evidence",
-    )
-    table(heads, rows)
+    from .reporting.tables import print_benchmark
 
-
-def _milliseconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    print_benchmark(records, _console(stderr=False))
 
 
 class Progress:
     """Shows events: a bar with rate and time left on a terminal, lines elsewhere."""
 
     def __init__(self, stages: int) -> None:
-        self._console = _stderr()
+        self._console = _console(stderr=True)
         self._stages, self._finished = stages, 0
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}

@@ -79,6 +79,44 @@ def print_report(report: Report, console: Console) -> None:
     _print_failures(report, console)
 
 
+def print_benchmark(records: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print measurements of `edgedistill benchmark`, one row per model and target.
+
+    Args:
+        records: as the command gives them with `--json`.
+        console: where to; its width decides which columns are shown.
+    """
+    latencies = [record["latency_ms"] for record in records]
+    columns = [
+        Column("model", [record["name"] for record in records], right=False),
+        Column("target", [record["target"] for record in records], rank=4, right=False),
+        Column("runtime", [_runtime(record) for record in records], rank=3, right=False),
+        Column("p50", [words.duration(latency["p50"]) for latency in latencies]),
+        Column("95 %", [words.interval(x["ci95"], words.duration) for x in latencies], rank=2),
+        *(
+            Column(key, [words.duration(latency[key]) for latency in latencies], rank=5)
+            for key in ("min", "p90", "p99")
+        ),
+        Column("verdict", [latency["verdict"] for latency in latencies], rank=1, right=False),
+        Column("golden", [_golden(record) for record in records], rank=6),
+    ]
+    _print_table("Latency of one inference, batch 1, interleaved rounds", columns, console)
+    for evidence in dict.fromkeys(record["evidence"] for record in records):
+        _say(console, evidence, "dim")
+
+
+def _runtime(record: Mapping[str, Any]) -> str:
+    return f"{record['runtime']} {record['version']}, {record['precision']}"
+
+
+def _golden(record: Mapping[str, Any]) -> str:
+    """Right answers on the golden samples that a bundle carries."""
+    accuracy = record["golden_accuracy"]
+    if accuracy is None:
+        return words.NONE
+    return f"{words.percent(accuracy)} of {record['golden_samples']}"
+
+
 def _print_models(report: Report, console: Console) -> None:
     rows = views.models(report)
     columns = [
@@ -110,14 +148,14 @@ def _print_artifacts(report: Report, console: Console) -> None:
         Column("accuracy", once(lambda r: r.accuracy.text), rank=1),
         Column("95 %", once(lambda r: r.accuracy.interval), rank=11),
         Column("drop", once(lambda r: r.drop.text), rank=3),
-        Column("95 %", once(lambda r: r.drop.interval), rank=8),
-        Column("agrees", once(lambda r: r.agreement), rank=10),
+        Column("95 %", once(lambda r: r.drop.interval), rank=10),
+        Column("agrees", once(lambda r: r.agreement), rank=6),
         Column("target", [r.target for r in rows], rank=4 if len(places) > 1 else 12, right=False),
         Column("p50", [f"{r.latency.text}{marks[not r.noisy]}" for r in rows], rank=2),
-        Column("speed-up", [r.speedup.text for r in rows], rank=7),
+        Column("speed-up", [r.speedup.text for r in rows], rank=8),
         Column("size", once(lambda r: r.size), rank=5),
         Column("worth it", once(lambda r: r.worth), rank=9, right=False, marks=True),
-        Column("goals", once(lambda r: r.goals), rank=6, right=False, marks=True),
+        Column("goals", once(lambda r: r.goals), rank=7, right=False, marks=True),
     ]
     _print_table("Artefacts (drop in points, against the teacher)", columns, console)
     _print_legend(rows, console)
