@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PACKAGES := edgedistill/pipeline edgedistill/exporters edgedistill/targets
 READY := $(VENV)/.ready
+# Threads that spin while they wait ruin a busy machine.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test slow bench lint types imports setup clean
 

@@ -87,6 +87,6 @@ def explained(kind: str, action: str) -> Iterator[None]:
     except Exception as error:
         raise ExportError(
             f"{kind}: cannot {action}: {essence(error)}",
-            f"The full message of the converter is in the log (-v). If it stays unclear, take "
+            f"The full message of the converter is in the log. If it stays unclear, take "
             f"{kind!r} out of export.formats to go on with the other formats.",
         ) from error

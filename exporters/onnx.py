@@ -125,7 +125,7 @@ def _translation_error(program: ExportedProgram, error: Exception) -> ExportErro
     reason = telling[0] if telling else text.splitlines()[0]
     return ExportError(
         f"onnx: the captured model cannot be translated: {reason}",
-        "The full message of the converter is in the log (-v); 'onnx' can be taken out of "
+        "The full message of the converter is in the log; 'onnx' can be taken out of "
         "export.formats to go on with the other formats.",
     )
 

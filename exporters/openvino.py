@@ -96,7 +96,7 @@ def _conversion_error(program: ExportedProgram, error: Exception) -> ExportError
         return unsupported("openvino", operators, next(places, ""))
     return ExportError(
         f"openvino: the model cannot be converted: {essence(error)}",
-        "The full message of the converter is in the log (-v); 'openvino' can be taken out of "
+        "The full message of the converter is in the log; 'openvino' can be taken out of "
         "export.formats to go on with the other formats.",
     )
 

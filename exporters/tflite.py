@@ -124,7 +124,7 @@ def _conversion_error(program: ExportedProgram, error: Exception) -> ExportError
         return unsupported("tflite", operators, place)
     return ExportError(
         f"tflite: the model cannot be converted: {essence(error)}",
-        "The full message of the converter is in the log (-v); 'tflite' can be taken out of "
+        "The full message of the converter is in the log; 'tflite' can be taken out of "
         "export.formats to go on with the other formats.",
     )
 

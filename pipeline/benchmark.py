@@ -85,7 +85,8 @@ def _candidates(path: Path, folder: Path) -> Iterator[Candidate]:
     elif path.suffix in SUFFIXES:
         files = {path.name: ""}
         kind = SUFFIXES[path.suffix]
-        yield Candidate(path.name, Artifact(kind, "fp32", path.parent, files, None, "", ""))
+        # A bare file has no label of its precision: the runtime says what it can read.
+        yield Candidate(path.name, Artifact(kind, "", path.parent, files, None, "", ""))
     else:
         known = ", ".join(SUFFIXES)
         raise ConfigError(f"{path} is of no known kind", hint=f"known: {known} and .edge.zip")

@@ -52,7 +52,8 @@ def run_in_child(function: str, arguments: dict[str, Any], scratch: Path, timeou
     content = {"function": function, "arguments": arguments, "parent": os.getpid()}
     job.write_text(json.dumps(content))
     answer.unlink(missing_ok=True)
-    command = [sys.executable, "-m", __name__, str(job), str(answer)]
+    # -P: a file of the current folder, such as an onnx.py, must not shadow a library.
+    command = [sys.executable, "-P", "-m", __name__, str(job), str(answer)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_environment()
@@ -68,7 +69,7 @@ def run_in_child(function: str, arguments: dict[str, Any], scratch: Path, timeou
             process.wait()
             _running.discard(process)
     if not answer.exists():
-        raise ChildError(f"{function} {_how_it_ended(code)}{_tail(log)}", f"the whole log: {log}")
+        raise ChildError(f"{function} {_how_it_ended(code)}{_tail(log)}", _with_log("", log))
     return _unpack(json.loads(answer.read_text()), log)
 
 
@@ -93,8 +94,13 @@ def _unpack(answer: dict[str, Any], log: Path) -> Any:
         return answer["result"]
     kind = getattr(errors, answer["error"], None)
     if isinstance(kind, type) and issubclass(kind, EdgeDistillError):
-        raise kind(answer["message"], hint=answer["hint"])
-    raise ChildError(f"{answer['error']}: {answer['message']}", f"the whole log: {log}")
+        raise kind(answer["message"], hint=_with_log(answer["hint"], log))
+    raise ChildError(f"{answer['error']}: {answer['message']}", _with_log("", log))
+
+
+def _with_log(hint: str, log: Path) -> str:
+    where = f"the whole log: {log}"
+    return f"{hint.rstrip('.')}; {where}" if hint else where
 
 
 def _die_with_parent(parent: int) -> None:
@@ -113,6 +119,7 @@ def _main(job_file: str, answer_file: str) -> None:
     try:
         answer = {"result": getattr(import_module(module), name)(**job["arguments"])}
     except EdgeDistillError as error:
+        traceback.print_exc()  # the converter's own words are in the chain of causes
         answer = _packed(error, error.message, error.hint)
     except Exception as error:
         traceback.print_exc()

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import console
 from .cli import command_line
-from .errors import BundleError, ConfigError
+from .errors import BundleError, ConfigError, GoalMissed, MissingDependency
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from .bundle import Bundle
+    from .contracts import Missing
     from .plan import Plan
     from .run import Outcome
     from .runs import RunFolder
@@ -37,11 +39,11 @@ def run_pipeline(
     from .runs import RunFolder
 
     plan = _plan(config_file, overrides)
-    require(plan.missing)
     folder = RunFolder(runs.resolve(), plan.config.name)
     remade = {stage for name in again for stage in plan.matching(name)}
     plan = plan.until(until) if until else plan
-    with console.Progress(len(plan.stages)) as progress:
+    require(_needed(plan))
+    with console.Progress(len(plan.stages), _verbose()) as progress:
 
         def listen(event: Any) -> None:
             folder.log(event)
@@ -50,6 +52,23 @@ def run_pipeline(
         outcome = run_plan(plan, folder.store, listen, remade)
     folder.publish(outcome)
     return _conclude(folder, plan, outcome, as_json)
+
+
+def _needed(plan: Plan) -> list[Missing]:
+    """What is missing for the stages of a plan, which may have been cut short."""
+    families = {stage.name.partition("-")[0] for stage in plan.stages}
+    idle = set() if "report" in families else {"report"}
+    if not families & {"export", "quantize", "evaluate"}:
+        idle |= set(plan.config.export.formats)
+    return [missing for missing in plan.missing if missing.extra not in idle]
+
+
+def _verbose() -> bool:
+    """Whether the command line asked for tracebacks."""
+    import click
+
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().params.get("verbose"))
 
 
 def _plan(config_file: Path, overrides: Sequence[str]) -> Plan:
@@ -79,7 +98,7 @@ def _conclude(folder: RunFolder, plan: Plan, outcome: Outcome, as_json: bool) ->
     if report is not None and not report["passed"]:
         missed = ", ".join(g["name"] for g in report["goals"] if not g["met"])
         console.say(f"goals missed: {missed or 'no artefact'}; everything was kept")
-        return 3
+        return GoalMissed.exit_code
     return 0
 
 
@@ -154,7 +173,9 @@ def pack_bundle(run_folder: Path, names: Sequence[str], out: Path | None) -> Pat
         raise BundleError(f"{run_folder} was not run to its end: {what}", "run it to the end first")
     config = recipe["settings"]["config"]
     reported = tuple(config["export"]["precisions"])
-    there = candidates(inputs, reported).keys() - {TEACHER}
+    # Older artefacts, of formats that the config named once, are no part of this run.
+    needed = {name: artifact for name, artifact in inputs.items() if name in recipe["needs"]}
+    there = candidates(needed, reported).keys() - {TEACHER}
     chosen = list(dict.fromkeys(names)) or [
         json.loads((inputs["select"].root / "verdict.json").read_text())["selected"]
     ]
@@ -163,24 +184,37 @@ def pack_bundle(run_folder: Path, names: Sequence[str], out: Path | None) -> Pat
             hint = f"it has: {', '.join(sorted(there))}"
             raise BundleError(f"{run_folder} has no artefact {name!r}", hint)
     path = out or folder.path / f"{folder.name}.{'-'.join(chosen)}.edge.zip"
-    needed = {name: artifact for name, artifact in inputs.items() if name in recipe["needs"]}
     write_atomic(path, pack(collect(config, chosen, reported, needed)))
     return path
 
 
 def verify_bundle(path: Path, as_json: bool) -> None:
-    """`edgedistill verify`."""
+    """`edgedistill verify`.
+
+    Raises:
+        MissingDependency: no artefact could be run here, so nothing was proved.
+    """
     from . import proof
     from .bundle import open_bundle
 
     bundle = open_bundle(path)
     records = proof.verify(bundle)
+    ran = [record["ran"] for record in records]
+    if not as_json:
+        _tell_proof(bundle, records)
+    if not any(ran):
+        reasons = "; ".join(f"{record['name']}: {record['why']}" for record in records)
+        raise MissingDependency(
+            f"{path}: every byte is as packed, but no artefact was run", reasons
+        )
     if as_json:
         passed = bundle.manifest["passed"]
-        record = {"bundle": str(path), "sound": True, "meets_goals": passed, "artifacts": records}
-        click_echo(json.dumps(record, indent=1))
-        return
-    click_echo(f"{path}: {len(bundle.files)} files, every byte as packed")
+        record = {"bundle": str(path), "sound": True, "proved": all(ran), "meets_goals": passed}
+        click_echo(json.dumps({**record, "artifacts": records}, indent=1))
+
+
+def _tell_proof(bundle: Bundle, records: Iterable[dict[str, Any]]) -> None:
+    click_echo(f"{bundle.path}: {len(bundle.files)} files, every byte as packed")
     for record in records:
         if record["ran"]:
             click_echo(

@@ -57,7 +57,7 @@ class PluginSection(Section):
 class Augment(Section):
     """Seeded, batched augmentation of training images; teacher and student see the same view."""
 
-    shift: int = Field(0, ge=0, le=64, description="shift by up to this many pixels, zero-padded")
+    shift: int = Field(0, ge=0, le=64, description="by up to this many pixels, the edge repeated")
     flip: bool = Field(False, description="mirror left-right with probability one half")
 
 

@@ -31,7 +31,6 @@ NAME_LISTS = (("export", "formats", "exporters"), ("evaluate", "targets", "targe
 # what edgedistill itself gives to, or keeps from, a user's function
 OFFERED = {"data": (), "models": ("num_classes", "input_shape", "input_shapes")}
 KEPT = {"data": ("files",), "models": ()}
-USER_KEYS = {"data": ("files",)}  # ours, beside the arguments of the user's function
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

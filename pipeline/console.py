@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -78,15 +79,20 @@ def print_benchmark(records: Sequence[dict[str, Any]]) -> None:
 
 
 class Progress:
-    """Shows events: a bar with rate and time left on a terminal, lines elsewhere."""
+    """Shows events: a bar with rate and time left on a terminal, lines elsewhere.
 
-    def __init__(self, stages: int) -> None:
-        self._console = _console(stderr=True)
+    Args:
+        stages: how many there will be.
+        verbose: show the traceback of a failed stage.
+    """
+
+    def __init__(self, stages: int, verbose: bool = False) -> None:
+        self._console, self._verbose = _console(stderr=True), verbose
         self._stages, self._finished = stages, 0
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
         self._spoken: dict[str, float] = {}
-        self._began: dict[str, float] = {}
+        self._first: dict[str, tuple[int, float]] = {}  # a resumed stage does not begin at 0
         self._bar = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.fields[stage]:<22}"),
@@ -119,7 +125,7 @@ class Progress:
                 self._finish(event)
 
     def _start(self, event: Event) -> None:
-        self._began[event.stage] = self._spoken[event.stage] = time.monotonic()
+        self._spoken[event.stage] = time.monotonic()
         if not self._bar.disable:
             self._tasks[event.stage] = self._bar.add_task(
                 "", total=None, stage=event.stage, rate=""
@@ -127,8 +133,9 @@ class Progress:
 
     def _advance(self, event: Event) -> None:
         now = time.monotonic()
-        began = self._began.setdefault(event.stage, now)
-        rate = f"{event.done / (now - began):.1f}/s" if now > began else ""
+        first, began = self._first.setdefault(event.stage, (event.done, now))
+        speed = (event.done - first) / (now - began) if now > began else 0.0
+        rate = f"{speed:.1f}/s" if speed else ""
         if event.stage in self._tasks:
             self._bar.update(
                 self._tasks[event.stage],
@@ -139,11 +146,9 @@ class Progress:
             )
         elif self._bar.disable and now - self._spoken.setdefault(event.stage, now) > QUIET_SECONDS:
             self._spoken[event.stage] = now
-            left = (event.total - event.done) * (now - began) / max(1, event.done)
-            self._print(
-                f"  {event.stage}: {event.done}/{event.total}, {rate}, {left:.0f} s left,"
-                f" {event.message}"
-            )
+            left = f"{(event.total - event.done) / speed:.0f} s left" if speed else ""
+            known = (f"{event.done}/{event.total}", rate, left, event.message)
+            self._print(f"  {event.stage}: {', '.join(filter(None, known))}")
 
     def _finish(self, event: Event) -> None:
         if event.stage in self._tasks and event.kind not in ("waiting", "damaged"):
@@ -153,6 +158,8 @@ class Progress:
         took = f" in {event.seconds:.1f} s" if event.kind == "done" else ""
         note = f": {event.message}" if event.message else ""
         count = f"[{self._finished}/{self._stages}]"
+        if event.error is not None and self._verbose:
+            self._print("".join(traceback.format_exception(event.error)).rstrip())
         self._print(f"{MARKS[event.kind]} {count:>8} {event.stage} {event.kind}{took}{note}")
 
     def _print(self, line: str) -> None:

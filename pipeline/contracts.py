@@ -142,6 +142,7 @@ class Stage:
         libraries: distributions whose versions are part of the key.
         run: does the work, given the artefacts of `needs` and `optional`.
         alone: measures time, so nothing else may run beside it.
+        tells_failures: what failed before it is part of what it makes, and so of the key.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Stage:
     optional: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     alone: bool = True
+    tells_failures: bool = False
 
 
 @dataclass(frozen=True, slots=True)

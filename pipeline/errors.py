@@ -10,6 +10,7 @@ EdgeDistillError            1   anything that a person can act on
 |   +-- ParityError         1   it was written, but it does not answer like the student
 +-- TargetError             1   a runtime or a device failed
 +-- ChildError              1   a child process crashed, hung or was killed
++-- StageError              1   a stage failed in a way that nobody foresaw
 +-- StoreError              1   the store cannot be read or written
 +-- BundleError             1   a bundle is damaged, unsafe or of another schema
 +-- GoalMissed              3   everything ran, a goal was missed
@@ -113,6 +114,10 @@ class TargetError(EdgeDistillError):
 
 class ChildError(EdgeDistillError):
     """A child process crashed, ran out of time or was killed."""
+
+
+class StageError(EdgeDistillError):
+    """A stage raised something that nobody foresaw; the original error is its cause."""
 
 
 class StoreError(EdgeDistillError):

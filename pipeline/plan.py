@@ -124,12 +124,14 @@ def require(missing: Collection[Missing]) -> None:
 
 
 def _data(config: Config, root: Path) -> Stage:
-    from .data.load import data_files
+    from .data.load import data_files, find_source
 
     source, options = config.data.source, config.data.options
     files = data_files({"source": source, "options": options}, root)
     settings = {"source": source, "options": options, "files": file_digests(files, root)}
-    return Stage("data", (), settings, 1, partial(data.run, source, options, root))
+    libraries = () if ":" in source else find_source(source).libraries
+    run = partial(data.run, source, options, root)
+    return Stage("data", (), settings, 1, run, libraries=libraries)
 
 
 def _training(config: Config, root: Path) -> Iterable[Stage]:
@@ -193,12 +195,9 @@ def _exports(config: Config, root: Path, exporters: dict[str, Exporter]) -> Iter
         for precision in config.export.precisions:
             if precision != "fp32":
                 calibration = config.export.calibration
-                settings = {
-                    "kind": kind,
-                    "precision": precision,
-                    "calibration": calibration,
-                    "exporter": exporter.version,
-                }
+                settings = {"kind": kind, "precision": precision, "exporter": exporter.version}
+                if precision.startswith("int8"):
+                    settings["calibration"] = calibration
                 yield Stage(
                     f"quantize-{kind}-{precision}",
                     ("data", "distill", f"export-{kind}"),
@@ -280,5 +279,6 @@ def _results(
         1,
         report.run,
         optional=exports,
-        libraries=("matplotlib",),
+        libraries=("matplotlib", "jinja2", *report.LIBRARIES),
+        tells_failures=True,
     )

@@ -155,20 +155,15 @@ def _batched(path: Path, name: str, array: Array | None, spec: Mapping[str, Any]
 
 
 def _image(path: Path, spec: Mapping[str, Any]) -> Array:
-    import numpy as np
+    """Decoded as the image folders of the training data are."""
+    from .data.images import read_image
 
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise DataError(f"reading the image {path} needs pillow", "pip install pillow") from error
-    shape = spec["raw_shape"]
+    shape = tuple(spec["raw_shape"])
     if spec["raw_layout"] not in ("HW", "HWC") or spec["raw_dtype"] != "uint8":
         got = f"{spec['raw_dtype']} {spec['raw_layout'] or 'values'}"
         raise DataError(f"{path}: the model takes {got}, no uint8 images", "give .npy or .npz")
-    with Image.open(path) as image:
-        ready = image.convert("L" if len(shape) == 2 or shape[-1] == 1 else "RGB")
-        array = np.asarray(ready.resize((shape[1], shape[0])), dtype=spec["raw_dtype"])
-    return array.reshape(shape)
+    grayscale = len(shape) == 2 or shape[-1] == 1
+    return read_image(path, (shape[0], shape[1]), grayscale).reshape(shape)
 
 
 def _answer(path: Path, logits: Array, labels: list[str]) -> dict[str, Any]:

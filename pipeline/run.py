@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sysconfig
 import threading
 import time
+import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import child
 from .contracts import Artifact, Stage, Workspace
-from .errors import EdgeDistillError, Interrupted
+from .errors import EdgeDistillError, Interrupted, StageError
 from .store import Damaged, Store, canonical, explaining
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from .plan import Plan
 
@@ -72,15 +76,25 @@ class Outcome:
     failures: dict[str, EdgeDistillError] = field(default_factory=dict)
 
 
-def recipe(stage: Stage, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
-    """All that decides what a stage makes: its key is the hash of this."""
+def recipe(
+    stage: Stage, artifacts: Mapping[str, Artifact], failures: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """All that decides what a stage makes: its key is the hash of this.
+
+    Args:
+        stage: the stage.
+        artifacts: by stage, at least those that it needs.
+        failures: messages of failed stages; they count for a stage that tells them.
+    """
     needs = {n: artifacts[n].digest for n in (*stage.needs, *stage.optional) if n in artifacts}
+    told = {"failures": dict(failures)} if stage.tells_failures and failures else {}
     return {
         "stage": stage.name,
         "version": stage.version,
         "settings": dict(stage.settings),
         "needs": needs,
         "libraries": {name: _version(name) for name in stage.libraries},
+        **told,
     }
 
 
@@ -122,6 +136,37 @@ def run_plan(
     finally:
         walk.stop()
     return walk.outcome
+
+
+@contextmanager
+def _foreseen(stage: str) -> Iterator[None]:
+    """Turn what a stage raised by accident into an error that stops this stage alone."""
+    try:
+        yield
+    except EdgeDistillError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        place = _user_place(error)
+        message = f"{place}: {what}" if place else f"{stage} failed: {what}"
+        raise StageError(message, "`edgedistill -v run ...` shows the traceback") from error
+
+
+def _user_place(error: BaseException) -> str:
+    """`file:line` of the innermost frame that is neither ours nor a library's; may be empty."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if _is_users(f.filename)]
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else ""
+
+
+def _is_users(filename: str) -> bool:
+    path = Path(filename)
+    if filename.startswith("<") or {"site-packages", "dist-packages"} & set(path.parts):
+        return False
+    package = Path(__file__).parents[1]
+    ours = (package / name for name in ("pipeline", "exporters", "targets"))
+    libraries = (Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+    return not any(path.is_relative_to(folder) for folder in (*ours, *libraries))
 
 
 class _Walk:
@@ -172,12 +217,14 @@ class _Walk:
 
     def _start(self, stage: Stage) -> None:
         """Run a stage: here if it runs alone, in a thread if it only waits for a child."""
+        # Taken here: a thread that walked through the dict while it grows would crash.
+        failures = {name: str(error) for name, error in self.outcome.failures.items()}
         if not stage.alone:
-            self.running[self.pool.submit(self._make, stage)] = stage
+            self.running[self.pool.submit(self._make, stage, failures)] = stage
             return
         future: Future[Artifact] = Future()
         try:
-            future.set_result(self._make(stage))
+            future.set_result(self._make(stage, failures))
         except EdgeDistillError as error:
             future.set_exception(error)
         self._collect(stage, future)
@@ -192,8 +239,8 @@ class _Walk:
         else:
             raise error
 
-    def _make(self, stage: Stage) -> Artifact:
-        made_of = recipe(stage, self.outcome.artifacts)
+    def _make(self, stage: Stage, failures: Mapping[str, str]) -> Artifact:
+        made_of = recipe(stage, self.outcome.artifacts, failures)
         key = key_of(made_of)
         self.outcome.recipes[stage.name] = made_of
         with self.store.lock(key, self._waiter(stage.name)):
@@ -203,7 +250,7 @@ class _Walk:
             if found is not None:
                 self.listen(Event("cached", stage.name))
                 return found
-            return self._fill(stage, key)
+            return self._fill(stage, key, failures)
 
     def _waiter(self, stage: str) -> Callable[[], None]:
         """What to call while another process makes a stage: tells it once, and heeds Ctrl-C."""
@@ -227,7 +274,7 @@ class _Walk:
             self.store.drop(stage.name, key)
             return None
 
-    def _fill(self, stage: Stage, key: str) -> Artifact:
+    def _fill(self, stage: Stage, key: str, failures: Mapping[str, str]) -> Artifact:
         if self.stopped.is_set():
             raise Interrupted("interrupted")
         self.listen(Event("started", stage.name))
@@ -238,10 +285,9 @@ class _Walk:
             if name in self.outcome.artifacts
         }
         out, scratch = self.store.work_folders(key)
-        failures = {name: str(error) for name, error in self.outcome.failures.items()}
         workspace = Workspace(out, scratch, partial(self._progress, stage.name), failures)
         try:
-            with explaining(out):
+            with _foreseen(stage.name), explaining(out):
                 stage.run(inputs, workspace)
                 artifact = self.store.commit(stage.name, key, workspace.describe)
         except BaseException:

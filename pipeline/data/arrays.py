@@ -40,6 +40,7 @@ class Arrays:
     name: ClassVar[str] = "arrays"
     summary: ClassVar[str] = "an .npz file: x_train, y_train, x_validation, ..., y_test [, labels]"
     Options: ClassVar[type[BaseModel]] = ArraysOptions
+    libraries: ClassVar[tuple[str, ...]] = ()
 
     def missing(self) -> Missing | None:
         return None

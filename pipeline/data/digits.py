@@ -28,6 +28,7 @@ class Digits:
     name: ClassVar[str] = "digits"
     summary: ClassVar[str] = "1,797 digits, 8x8 (scikit-learn); offline, seconds per experiment"
     Options: ClassVar[type[BaseModel]] = NoOptions
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
 
     def missing(self) -> Missing | None:
         return find_missing("examples", "sklearn")

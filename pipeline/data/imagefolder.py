@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import DataError
 from .dataset import SPLITS, Dataset, Split
+from .images import read_image
 from .source import INPUT, Scaling, describe_all, find_missing
 from .splitting import stratified_split
 
@@ -57,6 +58,7 @@ class ImageFolder:
     name: ClassVar[str] = "imagefolder"
     summary: ClassVar[str] = "folders of png or jpg images: path/{train,validation,test}/CLASS"
     Options: ClassVar[type[BaseModel]] = ImageFolderOptions
+    libraries: ClassVar[tuple[str, ...]] = ("pillow",)
 
     def missing(self) -> Missing | None:
         return find_missing("examples", "PIL")
@@ -140,17 +142,5 @@ def _split(listing: Listing, labels: Sequence[str], options: ImageFolderOptions)
 
 
 def _read(path: Path, options: ImageFolderOptions) -> Array:
-    from PIL import Image, ImageOps
-
     size = options.size
-    height, width = (size, size) if isinstance(size, int) else size
-    mode = "L" if options.grayscale else "RGB"
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":  # converting would clip the values without a word
-                hint = "Save it with 8 bits per channel"
-                raise DataError(f"Image {path} has more than 8 bits per channel", hint)
-            upright = ImageOps.exif_transpose(image).convert(mode)
-            return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
-        raise DataError(f"Image {path} cannot be read: {exc}", "Replace or delete it") from exc
+    return read_image(path, (size, size) if isinstance(size, int) else size, options.grayscale)

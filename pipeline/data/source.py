@@ -28,11 +28,13 @@ class Source(Protocol):
         name: as in edge.yaml.
         summary: one line for `list data`.
         Options: pydantic model of its keys in the `data` section.
+        libraries: distributions whose versions decide the samples.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     Options: ClassVar[type[BaseModel]]
+    libraries: ClassVar[tuple[str, ...]]
 
     def missing(self) -> Missing | None:
         """What is not installed, or None."""

@@ -46,6 +46,7 @@ class UserFunction:
     name: ClassVar[str] = "user"
     summary: ClassVar[str] = "a function of yours: source: my_data.py:splits"
     Options: ClassVar[type[BaseModel]] = UserFunctionOptions
+    libraries: ClassVar[tuple[str, ...]] = ()
 
     def missing(self) -> Missing | None:
         return None

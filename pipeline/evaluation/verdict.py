@@ -56,8 +56,8 @@ def worth_it(
         lost: points lost against the sibling, from `drop`.
 
     Returns:
-        verdict `yes` (faster, or smaller and as fast, and not surely a point worse), `no`
-        (surely slower, or surely a point worse) or `unclear`, with the reasons.
+        verdict `no` (surely slower, or surely a point worse), `yes` (surely not a point worse,
+        and surely faster, or smaller and surely as fast) or `unclear`, with the reasons.
     """
     ratios = [m["latency_ratio"] for m in entry["measurements"] if m.get("latency_ratio")]
     slowest = max(ratios, key=lambda r: float(r["value"])) if ratios else None
@@ -65,10 +65,11 @@ def worth_it(
     verdict = "unclear"
     if lost["ci95"][0] > LOST or (slowest and slowest["ci95"][0] > SLOWER):
         verdict = "no"
-    elif slowest:
-        smaller = size < SMALLER and slowest["value"] <= SLOWER
+    elif slowest and lost["ci95"][1] <= LOST:
+        smaller = size < SMALLER and slowest["ci95"][1] <= SAME_SPEED
         verdict = "yes" if smaller or slowest["ci95"][1] < 1 else "unclear"
-    speed = f"{slowest['value']:.2f}x the latency of {fp32['name']}, " if slowest else ""
+    noise = " (noisy)" if is_noisy(entry) or is_noisy(fp32) else ""
+    speed = f"{slowest['value']:.2f}x the latency of {fp32['name']}{noise}, " if slowest else ""
     change = f"{abs(lost['value']):.1f} points {'worse' if lost['value'] > 0 else 'better'}"
     why = f"{speed}{size:.2f}x its size, {change if round(lost['value'], 1) else 'as accurate'}"
     return {
@@ -78,6 +79,11 @@ def worth_it(
         "size_ratio": size,
         "accuracy_drop": lost,
     }
+
+
+def is_noisy(entry: Mapping[str, Any]) -> bool:
+    """Whether any latency of an artefact is too noisy to be compared by its median."""
+    return any(m["latency_ms"]["verdict"] != "stable" for m in entry["measurements"])
 
 
 def check_goals(
@@ -117,7 +123,8 @@ def _speedup(wanted: float, entry: Mapping[str, Any]) -> _Judgement:
         return f"at least {wanted:g} x", "not measured", False
     worst = min(found, key=lambda s: float(s["value"]))
     low, high = worst["ci95"]
-    got = f"{worst['value']:.1f} x ({low:.1f} to {high:.1f})"
+    noise = ", noisy" if is_noisy(entry) else ""
+    got = f"{worst['value']:.1f} x ({low:.1f} to {high:.1f}{noise})"
     return f"at least {wanted:g} x", got, worst["value"] >= wanted
 
 
@@ -151,8 +158,9 @@ def slowest_median(entry: Mapping[str, Any]) -> float | None:
 def choose(entries: Sequence[Mapping[str, Any]]) -> tuple[str | None, str]:
     """The artefact to ship, and why.
 
-    Among those that meet every goal: the fastest; of those within 5 % of the fastest, the
-    smallest. If none does: the one that misses the fewest goals, then the most accurate.
+    Among those that meet every goal: the fastest; of those within 5 % of it, or whose interval
+    overlaps its interval, the smallest. If none does: the one that misses the fewest goals, then
+    the most accurate.
     """
     if not entries:
         return None, "nothing was exported"
@@ -161,13 +169,23 @@ def choose(entries: Sequence[Mapping[str, Any]]) -> tuple[str | None, str]:
         best = min(entries, key=lambda e: (_missed(e), e["drop"]["value"], e["name"]))
         why = f"no artefact meets every goal; it misses {_missed(best)}"
         return best["name"], why + _reservation(best)
-    fastest = min(_median(e) for e in passing)
-    close = [e for e in passing if _median(e) <= SAME_SPEED * fastest]
+    fastest = min(passing, key=_median)
+    close = [e for e in passing if _as_fast(e, fastest)]
     best = min(close, key=lambda e: (e["size_bytes"], e["name"]))
     why = "the fastest that meets every goal"
     if len(close) > 1:
         why = "the smallest of the fastest that meet every goal"
-    return best["name"], why + _reservation(best)
+    noise = "; the latencies are noisy" if any(is_noisy(e) for e in close) else ""
+    return best["name"], why + noise + _reservation(best)
+
+
+def _as_fast(entry: Mapping[str, Any], fastest: Mapping[str, Any]) -> bool:
+    """Whether a difference to the fastest is small, or cannot be told apart from noise."""
+    if _median(entry) <= SAME_SPEED * _median(fastest):
+        return True
+    pairs = zip(entry["measurements"], fastest["measurements"], strict=False)
+    overlaps = [a["latency_ms"]["ci95"][0] <= b["latency_ms"]["ci95"][1] for a, b in pairs]
+    return bool(overlaps) and all(overlaps)
 
 
 def _reservation(entry: Mapping[str, Any]) -> str:

@@ -130,7 +130,7 @@ def gain(report: Report) -> str:
     return (
         f"Distillation ({report['student']['method']}) against the baseline: "
         f"{sign}{words.with_interval(value, bounds, words.points)} points: "
-        f"{report['gain']['verdict']}."
+        f"{report['gain']['verdict']} (one seed; the interval is that of the test samples)."
     )
 
 

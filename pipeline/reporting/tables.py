@@ -106,6 +106,7 @@ def print_benchmark(records: Sequence[Mapping[str, Any]], console: Console) -> N
 
 
 def _runtime(record: Mapping[str, Any]) -> str:
+    """Which runtime, and in which arithmetic."""
     return f"{record['runtime']} {record['version']}, {record['precision']}"
 
 
@@ -159,6 +160,8 @@ def _print_artifacts(report: Report, console: Console) -> None:
     ]
     _print_table("Artefacts (drop in points, against the teacher)", columns, console)
     _print_legend(rows, console)
+    if measured := report["teacher"]["measurement"]:
+        _say(console, f"speed-up: against the teacher on {_runtime(measured)}", "dim")
 
 
 def _print_legend(rows: Sequence[views.ArtifactRow], console: Console) -> None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import bundle as edge
 from ..evaluation.parity import GOLDEN_TOLERANCES
-from .data import GOLDEN_SAMPLES
+from .data import GOLDEN_SAMPLES, load_inputs, spread
 from .evaluate import TEACHER, candidates
-from .export import load_inputs
 from .report import environment
 
 if TYPE_CHECKING:
@@ -120,14 +119,15 @@ def _golden(names: list[str], inputs: Mapping[str, Artifact]) -> dict[str, bytes
 
     data = inputs["data"].root
     evaluation = next(a for stage, a in inputs.items() if stage.startswith("evaluate-"))
-    targets = np.load(data / "test" / "targets.npy")[:GOLDEN_SAMPLES]
-    arrays = {"golden/targets.npy": targets}
+    targets = np.load(data / "test" / "targets.npy")
+    golden = spread(len(targets), GOLDEN_SAMPLES)
+    arrays = {"golden/targets.npy": targets[golden]}
     for key, value in load_inputs(data, "test", GOLDEN_SAMPLES).items():
         arrays[f"golden/inputs/{key}.npy"] = value
         arrays[f"golden/raw/{key}.npy"] = np.load(data / "raw" / f"{key}.npy")
     for name in names:
-        outputs = np.load(evaluation.root / "outputs" / f"{name}.npy")[:GOLDEN_SAMPLES]
-        arrays[f"golden/expected/{name}/logits.npy"] = outputs
+        outputs = np.load(evaluation.root / "outputs" / f"{name}.npy")
+        arrays[f"golden/expected/{name}/logits.npy"] = outputs[golden]
     return {path: _npy(array) for path, array in arrays.items()}
 
 

@@ -5,7 +5,7 @@ this artefact stands for the data everywhere: the same samples from other code r
 
     data.json                     names, shapes, labels, pre-processing, sizes
     {train,validation,test}/      <input>.npy `(N, ...)` model inputs; targets.npy `(N,)` int64
-    raw/                          <input>.npy: the first test samples before pre-processing
+    raw/                          <input>.npy: the golden test samples before pre-processing
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from ..contracts import Artifact, Signature, TensorSpec, Workspace
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from ..data.dataset import Dataset
 
@@ -55,8 +58,9 @@ def write(dataset: Dataset, source: str, out: Path) -> None:
             np.save(out / name / f"{key}.npy", value)
         np.save(out / name / "targets.npy", split.targets.astype(np.int64))
     (out / "raw").mkdir()
+    golden = spread(len(dataset.test.targets), GOLDEN_SAMPLES)
     for key, value in dataset.test.inputs.items():
-        np.save(out / "raw" / f"{key}.npy", np.ascontiguousarray(value[:GOLDEN_SAMPLES]))
+        np.save(out / "raw" / f"{key}.npy", np.ascontiguousarray(value[golden]))
     about = {
         "source": source,
         "task": "classification",
@@ -66,6 +70,25 @@ def write(dataset: Dataset, source: str, out: Path) -> None:
         "sizes": {name: len(getattr(dataset, name).targets) for name in SPLITS},
     }
     (out / "data.json").write_text(json.dumps(about, indent=1, sort_keys=True))
+
+
+def spread(total: int, count: int) -> NDArray[np.int64]:
+    """Indices of `count` samples spread evenly over `total`: splits may be sorted by class."""
+    import numpy as np
+
+    return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
+
+
+def load_inputs(data: Path, split: str, count: int | None = None) -> dict[str, Any]:
+    """Model inputs of a split by name, `(N, ...)`; with a count, that many spread over it."""
+    import numpy as np
+
+    names = [spec["name"] for spec in json.loads((data / "data.json").read_text())["inputs"]]
+    arrays = {name: np.load(data / split / f"{name}.npy", mmap_mode="r") for name in names}
+    if count is None:
+        return arrays
+    index = spread(len(arrays[names[0]]), count)
+    return {name: array[index] for name, array in arrays.items()}
 
 
 def signature(about: Mapping[str, Any]) -> Signature:

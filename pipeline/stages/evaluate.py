@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import plugins
 from ..errors import TargetError
-from .export import load_inputs
+from .data import load_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

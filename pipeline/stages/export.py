@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .. import plugins
 from ..child import run_in_child
 from ..contracts import Artifact, Precision, Signature
+from .data import load_inputs, spread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,17 +114,6 @@ def quantize_in_child(
     return written.to_json()
 
 
-def load_inputs(data: Path, split: str, count: int | None = None) -> dict[str, Any]:
-    """The first `count` model inputs of a split, by name, `(N, ...)`."""
-    import numpy as np
-
-    about = json.loads((data / "data.json").read_text())
-    return {
-        spec["name"]: np.load(data / split / f"{spec['name']}.npy", mmap_mode="r")[:count]
-        for spec in about["inputs"]
-    }
-
-
 def _finish(
     kind: str,
     precision: Precision,
@@ -139,11 +129,13 @@ def _finish(
     written, model = Signature.from_json(answer), inputs[source]
     about = workspace.describe
     about.kind, about.precision, about.signature = kind, precision, written
-    name = f"{kind}-{precision}"
+    name = f"{kind}-{precision}" if source == "distill" else f"{source} as {kind}-{precision}"
     if model.signature is not None:
         parity.check_signature(model.signature, written, name)
-    samples = load_inputs(inputs["data"].root, "validation", PARITY_SAMPLES)
-    reference = np.load(model.root / "outputs" / "validation.npy")[:PARITY_SAMPLES]
+    # The inputs of the test split: int8 was calibrated on those of the validation split.
+    samples = load_inputs(inputs["data"].root, "test", PARITY_SAMPLES)
+    reference = np.load(model.root / "outputs" / "test.npy")
+    reference = reference[spread(len(reference), PARITY_SAMPLES)]
     draft = Artifact(kind, precision, workspace.out, _files(workspace.out), written, "", "")
     with plugins.target(CHECK_TARGET).open(draft, threads=1) as session:
         outputs = session.run(samples)

@@ -39,41 +39,44 @@ def per_channel(values, spec):
     return values if values.size == 1 else values.reshape(-1, *[1] * after)
 
 
-def load_onnx(file, precision):
+# Every loader gives a function: inputs by name -> outputs in the order of the signature. Names are
+# used throughout, since neither the manifest nor a TFLite file keeps its inputs in call order.
+
+
+def load_onnx(file, precision, outputs):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return lambda feeds: session.run(None, feeds)
+    return lambda feeds: session.run(outputs, feeds)
 
 
-def load_openvino(file, precision):
+def load_openvino(file, precision, outputs):
     import openvino
 
     hint = {} if precision == "fp16" else {"INFERENCE_PRECISION_HINT": "f32"}
     model = openvino.Core().compile_model(file, "CPU", {"INFERENCE_NUM_THREADS": 1, **hint})
-    return lambda feeds: [value.copy() for value in model(feeds).values()]
-
-
-def load_tflite(file, precision):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(file, num_threads=1)
-
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.allocate_tensors()
-
-    def run_one(values):
-        for detail, value in zip(inputs, values, strict=True):
-            interpreter.set_tensor(detail["index"], value.astype(detail["dtype"]))
-        interpreter.invoke()
-        return [interpreter.get_tensor(detail["index"]).copy() for detail in outputs]
 
     def run(feeds):
-        batches = list(feeds.values())
-        rows = [run_one([b[i : i + 1] for b in batches]) for i in range(len(batches[0]))]
-        return [np.concatenate(column) for column in zip(*rows, strict=True)]
+        results = model(feeds)
+        return [results[name].copy() for name in outputs]
+
+    return run
+
+
+def load_tflite(file, precision, outputs):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(file, num_threads=1)  # the runner does not keep it alive
+    runner = interpreter.get_signature_runner()
+    dtypes = {name: detail["dtype"] for name, detail in runner.get_input_details().items()}
+
+    def run(feeds):
+        feeds = {name: feeds[name].astype(dtype) for name, dtype in dtypes.items()}
+        count = len(next(iter(feeds.values())))
+        rows = [runner(**{k: v[i : i + 1] for k, v in feeds.items()}) for i in range(count)]
+        return [np.concatenate([row[name] for row in rows]) for name in outputs]
 
     return run
 
@@ -87,7 +90,14 @@ def open_model(manifest, name):
     if entry is None:
         sys.exit(f"no artefact {name!r}; there are {[e['name'] for e in manifest['artifacts']]}")
     file = next(f for f in entry["files"] if f.endswith(SUFFIXES[entry["format"]]))
-    return entry, LOADERS[entry["format"]](str(HERE / file), entry["precision"])
+    outputs = [spec["name"] for spec in entry["signature"]["outputs"]]
+    return entry, LOADERS[entry["format"]](str(HERE / file), entry["precision"], outputs)
+
+
+def inputs_of(entry, manifest):
+    """Pre-processing by input name, for the inputs in the artefact's signature."""
+    specs = manifest["preprocessing"]
+    return {spec["name"]: specs[spec["name"]] for spec in entry["signature"]["inputs"]}
 
 
 def read(path, specs):
@@ -109,8 +119,8 @@ def batch(path, name, array, spec):
 
 
 def predict(manifest, name, paths):
-    specs = manifest["preprocessing"]
-    _, run = open_model(manifest, name)
+    entry, run = open_model(manifest, name)
+    specs = inputs_of(entry, manifest)
     for path in paths:
         raw = read(path, specs)
         logits = run({key: preprocess(raw[key], spec) for key, spec in specs.items()})[0]
@@ -126,7 +136,7 @@ def verify(manifest, name):
         if hashlib.sha256((HERE / file).read_bytes()).hexdigest() != digest:
             sys.exit(f"{file} was changed")
     entry, run = open_model(manifest, name)
-    specs, golden = manifest["preprocessing"], HERE / "golden"
+    specs, golden = inputs_of(entry, manifest), HERE / "golden"
     feeds = {}
     for key, spec in specs.items():
         feeds[key] = preprocess(np.load(golden / "raw" / f"{key}.npy"), spec)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import zipfile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 FILE = "training.pt"
+_SEAL = 64  # characters of the sha256 that follows the content in the same file
 
 
 def save(scratch: Path, loop: Loop) -> None:
@@ -36,7 +37,8 @@ def save(scratch: Path, loop: Loop) -> None:
     }
     stream = io.BytesIO()
     torch.save(content, stream)
-    write_atomic(scratch / FILE, stream.getvalue())
+    body = stream.getvalue()
+    write_atomic(scratch / FILE, body + _seal(body))
 
 
 def restore(scratch: Path, loop: Loop) -> None:
@@ -54,7 +56,18 @@ def restore(scratch: Path, loop: Loop) -> None:
 
 def _read(file: Path, device: torch.device) -> dict[str, Any] | None:
     """What a checkpoint holds; None where there is none, or a damaged one."""
-    if not zipfile.is_zipfile(file):
+    try:
+        raw = file.read_bytes()
+    except OSError:
         return None
-    content: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+    body = raw[:-_SEAL]
+    if _seal(body) != raw[-_SEAL:]:
+        return None
+    stream = io.BytesIO(body)
+    content: dict[str, Any] = torch.load(stream, map_location=device, weights_only=True)
     return content
+
+
+def _seal(body: bytes) -> bytes:
+    """Hex sha256: a changed byte would otherwise be loaded as a wrong weight."""
+    return hashlib.sha256(body).hexdigest().encode()

@@ -32,7 +32,8 @@ class Views:
     Args:
         split: the samples; augmented inputs must be images `(N, C, H, W)`.
         batch_size: samples per batch; a last batch of one sample is left out (batch norm).
-        shift: every image moves by up to this many pixels in both directions, zero-padded.
+        shift: every image moves by up to this many pixels in both directions; its edge is repeated
+            (a zero would be no background once inputs are normalised).
         flip: every image is mirrored left-right with probability one half.
         seed: of the order and the views.
 
@@ -76,7 +77,7 @@ class Views:
                 )
         pads = (self.shift,) * 4
         return {
-            name: F.pad(value, pads).permute(0, 2, 3, 1).contiguous()
+            name: F.pad(value, pads, mode="replicate").permute(0, 2, 3, 1).contiguous()
             for name, value in self.split.inputs.items()
         }
 

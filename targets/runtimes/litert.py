@@ -108,12 +108,20 @@ def _signature_names(interpreter: Any) -> Mapping[int, str]:
 
 
 def _precision(interpreter: Any, precision: str) -> str:
-    """The arithmetic, told by the tensors: fp16 files keep fp16 weights and compute in fp32."""
+    """The arithmetic, told by the tensors: fp16 files keep fp16 weights and compute in fp32.
+
+    A file without a label (`precision` is empty) is int8 if it has quantized tensors; whether its
+    ranges are static or dynamic is not told apart.
+    """
     if precision == "fp16":
         return "fp32"
-    if precision.startswith("int8"):
-        dtypes = {np.dtype(detail["dtype"]).name for detail in interpreter.get_tensor_details()}
-        return precision if dtypes & {"int8", "uint8", "int4"} else "fp32"
+    if precision == "" or precision.startswith("int8"):
+        dtypes = {
+            np.dtype(detail["dtype"]).name
+            for detail in interpreter.get_tensor_details()
+            if detail["quantization_parameters"]["scales"].size  # no bytes that are mere data
+        }
+        return (precision or "int8") if dtypes & {"int8", "uint8", "int4"} else "fp32"
     return precision
 
 

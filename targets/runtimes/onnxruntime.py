@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ...pipeline.contracts import Array, Arrays
 
 PROVIDER = "CPUExecutionProvider"
+ARITHMETIC = {"fp16": "fp32", "": "as in the file"}
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -33,7 +34,9 @@ DTYPES = {
 class OnnxRuntime:
     """A loaded ONNX file.
 
-    onnxruntime does not tell in which precision it computes: `precision` is the file's.
+    onnxruntime does not tell in which precision it computes. Our fp16 files keep halves as weights
+    and cast them back, so they compute in fp32; the other labels say the arithmetic. Of a file
+    without a label nothing is known but that it computes as its operators say.
     """
 
     def __init__(self, session: Any, precision: str) -> None:
@@ -42,7 +45,7 @@ class OnnxRuntime:
         self.outputs = tuple(map(_spec, session.get_outputs()))
         self._names = [spec.name for spec in self.outputs]
         self.device: str = session.get_providers()[0]
-        self.precision = precision
+        self.precision = ARITHMETIC.get(precision, precision)
         self.version: str = ort.__version__
 
     def run(self, feeds: Arrays) -> list[Array]:

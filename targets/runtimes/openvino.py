@@ -51,7 +51,8 @@ def load(path: Path, precision: str, threads: int) -> OpenVino:
     """Compile an IR for low latency: one stream of `threads` threads.
 
     fp32 and int8 files compute their floating-point part in fp32; a fp16 file in what the runtime
-    prefers, which is bf16 on a CPU that has it.
+    prefers, which is bf16 on a CPU that has it, and so does a file without a label (`precision` is
+    empty).
 
     Raises:
         TargetError: the `.bin` with the weights is missing.
@@ -67,7 +68,7 @@ def load(path: Path, precision: str, threads: int) -> OpenVino:
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
     }
-    if precision != "fp16":
+    if precision not in ("fp16", ""):
         settings["INFERENCE_PRECISION_HINT"] = "f32"
     return OpenVino(ov.Core().compile_model(path, "CPU", settings))
 

@@ -50,7 +50,7 @@ class Shifted(Dataset):
     """Each image moved by up to two pixels, when it is asked for."""
 
     def __init__(self, images: Tensor, targets: Tensor) -> None:
-        self.images = nn.functional.pad(images, (SHIFT,) * 4)
+        self.images = nn.functional.pad(images, (SHIFT,) * 4, mode="replicate")
         self.targets = targets
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ def batched(images: Tensor, targets: Tensor) -> Epoch:
     """No per-sample work, channels-last, fused optimiser: what is left is the network."""
     model = network("dscnn", 24).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), LR, weight_decay=WEIGHT_DECAY, fused=True)
-    padded = nn.functional.pad(images, (SHIFT,) * 4)[:, 0]
+    padded = nn.functional.pad(images, (SHIFT,) * 4, mode="replicate")[:, 0]
     side = torch.arange(SHAPE[1])
 
     def epoch() -> None:

@@ -28,6 +28,20 @@ def test_an_openvino_file(finished):
     assert (row["runtime"], row["target"]) == ("openvino", "cpu")
 
 
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [("quantize-tflite-int8", "int8"), ("quantize-openvino-int8", "int8"),
+     ("quantize-onnx-int8", "as in the file"), ("export-tflite", "fp32")],
+)  # fmt: skip
+def test_a_bare_file_has_the_precision_that_its_runtime_reads(finished, stage, told):
+    """The bare file has no label, so none is echoed."""
+    suffixes = {".onnx", ".xml", ".tflite"}
+    folder = finished.run / "stages" / stage
+    (path,) = (found for found in folder.iterdir() if found.suffix in suffixes)
+    (row,) = measured(path)
+    assert row["precision"] == told
+
+
 def test_a_bundle_brings_its_labels(finished):
     (row,) = measured(finished.bundle)
     assert 0 <= row["golden_accuracy"] <= 1

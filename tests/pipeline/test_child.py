@@ -38,12 +38,36 @@ def test_what_is_printed_goes_to_the_log(call, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("name", ["ExportError", "ParityError"])
-def test_an_error_on_purpose_keeps_its_class_and_hint(call, name):
+def test_an_error_on_purpose_keeps_its_class_and_hint(call, tmp_path, name):
     text = f"from edgedistill.pipeline.errors import {name}; raise {name}('bad op', 'use another')"
     with pytest.raises(ExportError) as caught:
         call(text)
     assert type(caught.value).__name__ == name
-    assert (caught.value.message, caught.value.hint) == ("bad op", "use another")
+    log = tmp_path / "scratch" / "child.log"
+    assert caught.value.message == "bad op"
+    assert caught.value.hint == f"use another; the whole log: {log}"
+
+
+def test_what_caused_an_error_on_purpose_is_in_the_log(call, tmp_path):
+    with pytest.raises(ExportError) as caught:
+        call(
+            "from edgedistill.exporters._errors import explained\n"
+            "    with explained('onnx', 'work'): raise RuntimeError('first line\\nthe last word')"
+        )
+    log = tmp_path / "scratch" / "child.log"
+    assert "the last word" not in caught.value.message
+    assert str(log) in caught.value.hint
+    assert "the last word" in log.read_text()
+
+
+def test_a_file_of_the_current_folder_shadows_no_library(call, tmp_path, monkeypatch):
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    for name in ("onnx", "numpy"):
+        (hostile / f"{name}.py").write_text("raise RuntimeError('shadowed')\n")
+    monkeypatch.chdir(hostile)
+    found = call("import numpy, onnx; return [numpy.__file__, onnx.__file__]")
+    assert not [file for file in found if file.startswith(str(hostile))]
 
 
 def test_a_config_error_too(call):

@@ -191,7 +191,55 @@ def test_verify(finished):
     assert "every byte as packed" in ended.stdout
     assert "golden outputs repeated" in ended.stdout
     document = one_document(finished.type("verify", finished.bundle, "--json"))
-    assert (document["sound"], document["meets_goals"]) == (True, True)
+    assert (document["sound"], document["proved"], document["meets_goals"]) == (True,) * 3
+
+
+HIDDEN = """
+import sys
+from importlib.machinery import PathFinder
+class Hide:
+    def find_spec(name, path=None, target=None):
+        return None if name in hidden else real(name, path, target)
+hidden, sys.argv = set(sys.argv[1].split(",")), ["edgedistill", *sys.argv[2:]]
+real = PathFinder.find_spec
+sys.meta_path = [Hide if finder is PathFinder else finder for finder in sys.meta_path]
+from edgedistill.pipeline.cli import main
+main()
+"""
+
+
+def verify_without(hidden, *arguments):
+    """`edgedistill verify` in an interpreter that finds none of these libraries."""
+    command = [sys.executable, "-c", HIDDEN, hidden, "verify", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_verify_without_a_runtime_proves_nothing(finished, tmp_path):
+    path = tmp_path / "two.edge.zip"
+    names = ("--artifact", "onnx-fp16", "--artifact", "tflite-int8")
+    finished.type("bundle", finished.run, *names, "--out", path)
+    ended = verify_without("onnxruntime,ai_edge_litert", path)
+    assert ended.returncode == 2
+    assert "onnx-fp16: not run, onnxruntime not installed" in ended.stdout
+    assert "pip install 'edgedistill[onnx]'" in ended.stderr
+    document = one_document(verify_without("onnxruntime,ai_edge_litert", path, "--json"))
+    assert document["error"]["kind"] == "MissingDependency"
+    half = verify_without("onnxruntime", path)
+    assert half.returncode == 0, half.stderr
+    assert "onnx-fp16: not run, onnxruntime not installed" in half.stdout
+    assert not one_document(verify_without("onnxruntime", path, "--json"))["proved"]
+
+
+def test_a_bundle_of_a_format_that_the_config_no_longer_names(copied):
+    record = json.loads((copied.run / "run.json").read_text())
+    needs = record["recipes"]["bundle"]["needs"]
+    for stage in [name for name in needs if "tflite" in name]:
+        del needs[stage]  # as a run without the format leaves it: older recipes stay
+    (copied.run / "run.json").write_text(json.dumps(record))
+    ended = copied.type("bundle", copied.run, "--artifact", "tflite-int8")
+    assert ended.returncode == 1
+    assert "has no artefact 'tflite-int8'" in ended.stderr
+    assert "it has: onnx-fp16" in ended.stderr
 
 
 def test_verify_names_the_file_with_a_changed_byte(copied):

@@ -6,15 +6,21 @@ import io
 import json
 import subprocess
 import sys
+from importlib.resources import files as files_of
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from edgedistill.pipeline import proof
+from edgedistill import pipeline
+from edgedistill.pipeline import plugins, proof
 from edgedistill.pipeline.bundle import SUMS, open_bundle, pack
+from edgedistill.pipeline.contracts import Signature, TensorSpec
+from edgedistill.pipeline.data.load import load_data
 from edgedistill.pipeline.errors import BundleError, DataError
 
+ORIENTATION = 0x0112  # the EXIF tag
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "ai_edge_litert"}
 
 
@@ -106,6 +112,26 @@ def test_predicts_an_image(whole, raw, tmp_path):
     bundle = open_bundle(whole)
     image, array = proof.predict(bundle, [tmp_path / "digit.png", tmp_path / "digit.npy"])
     assert image["likeliest"] == array["likeliest"]
+
+
+@pytest.mark.parametrize("name", ["plain.png", "rotated.jpg"])
+@pytest.mark.parametrize("grayscale", [False, True])
+def test_images_are_decoded_as_in_training(tmp_path, name, grayscale):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6 if name == "rotated.jpg" else 1
+    folder = tmp_path / "images/a"
+    folder.mkdir(parents=True)
+    Image.fromarray(pixels).save(folder / name, exif=exif)
+    for i in range(9):  # enough for every split
+        Image.fromarray(pixels + np.uint8(i)).save(folder / f"{i}.png")
+    settings = {"path": "images", "size": [8, 12], "grayscale": grayscale}
+    data = load_data({"source": "imagefolder", "options": settings}, tmp_path)
+    (spec,) = data.preprocessing.to_json().values()
+    got = proof._image(folder / name, spec)
+    trained = [image for part in data.splits().values() for image in part.inputs["input"]]
+    assert got.dtype == np.uint8
+    assert any(np.array_equal(got, image) for image in trained)
 
 
 @pytest.mark.parametrize(
@@ -206,3 +232,59 @@ def test_predict_py_notices_a_changed_file(whole, tmp_path):
     ended = predict_py(tmp_path / "b", "--verify")
     assert ended.returncode != 0
     assert "MODEL_CARD.md was changed" in ended.stderr
+
+
+class Unlike(torch.nn.Module):
+    """Two inputs of one shape, which may not be swapped."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+
+    def forward(self, zebra, apple):
+        return self.first(zebra) - 3 * self.second(apple)
+
+
+@pytest.fixture(params=RUNTIMES)
+def two_inputs(request, tmp_path):
+    """A bundle, unpacked, whose inputs stand in the call in another order than in the alphabet."""
+    torch.manual_seed(0)
+    kind, model, rng = request.param, Unlike().eval(), np.random.default_rng(0)
+    feeds = {name: rng.standard_normal((5, 4), np.float32) for name in ("zebra", "apple")}
+    with torch.no_grad():
+        expected = model(*map(torch.from_numpy, feeds.values())).numpy()
+    signature = Signature(
+        tuple(TensorSpec(name, (None, 4), "float32") for name in feeds),
+        (TensorSpec("logits", (None, 3), "float32"),),
+    )
+    made = tmp_path / "made"
+    made.mkdir()
+    written = plugins.exporter(kind).export(model, signature, made)
+    spec = {"raw_shape": [4], "raw_dtype": "float32", "raw_layout": "", "layout": "",
+            "dtype": "float32", "scale": 1.0, "mean": [0.0], "std": [1.0]}  # fmt: skip
+    models = {f"models/m/{p.name}": p.read_bytes() for p in made.iterdir() if p.suffix != ".json"}
+    entry = {"name": "m", "format": kind, "precision": "fp32", "signature": written.to_json(),
+             "files": sorted(models), "golden_tolerance": 1e-4}  # fmt: skip
+    manifest = {"schema": 1, "name": "two", "default": "m", "artifacts": [entry], "passed": True,
+                "labels": ["a", "b", "c"], "preprocessing": dict.fromkeys(feeds, spec)}  # fmt: skip
+    files = {
+        "manifest.json": json.dumps(manifest, sort_keys=True).encode(),
+        "predict.py": (files_of(pipeline) / "templates/predict.py").read_bytes(),
+        "golden/expected/m/logits.npy": npy(expected),
+        **{f"golden/{at}/{k}.npy": npy(v) for at in ("raw", "inputs") for k, v in feeds.items()},
+        **models,
+    }
+    (tmp_path / "two.edge.zip").write_bytes(pack(files))
+    open_bundle(tmp_path / "two.edge.zip").extract(tmp_path / "unpacked")
+    np.savez(tmp_path / "x.npz", **feeds)
+    return tmp_path / "unpacked", tmp_path / "x.npz", expected
+
+
+def test_predict_py_feeds_by_name(two_inputs):
+    folder, inputs, expected = two_inputs
+    ended = predict_py(folder, "--verify", inputs)
+    assert ended.returncode == 0, ended.stderr
+    first, *lines = ended.stdout.splitlines()
+    assert first.startswith("m: sound, golden outputs repeated")
+    labels = [line.rpartition(": ")[2].split()[0] for line in lines]
+    assert labels == ["abc"[i] for i in expected.argmax(1)]

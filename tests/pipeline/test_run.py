@@ -15,7 +15,7 @@ import pytest
 
 from edgedistill.pipeline.config import Config
 from edgedistill.pipeline.contracts import Stage
-from edgedistill.pipeline.errors import ExportError, Interrupted, StoreError
+from edgedistill.pipeline.errors import ExportError, Interrupted, StageError, StoreError
 from edgedistill.pipeline.plan import Plan
 from edgedistill.pipeline.run import key_of, recipe, run_plan
 from edgedistill.pipeline.store import Store
@@ -152,6 +152,42 @@ def test_a_later_stage_is_told_the_failures(run):
     run(stage("bad", run=fails), stage("end", run=listens, optional=("bad",)))
     assert "cannot" in told["bad"]
     assert "another way" in told["bad"]
+
+
+def test_a_failure_beside_a_stage_is_not_told_to_it(tmp_path):
+    failed, told = threading.Event(), {}
+
+    def listens(inputs, workspace):
+        told.update(workspace.failures)
+        writes("x")(inputs, workspace)
+
+    def listen(event):
+        if (event.stage, event.kind) == ("bad", "failed"):
+            failed.set()
+        if (event.stage, event.kind) == ("beside", "started"):
+            assert failed.wait(20)
+
+    stages = (stage("bad", run=fails, alone=False), stage("beside", run=listens, alone=False))
+    outcome = run_plan(Plan(Config(), stages), Store(tmp_path / "store"), listen)
+    assert (outcome.artifacts.keys(), outcome.failures.keys()) == ({"beside"}, {"bad"})
+    assert told == {}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_nobody_foresaw_stops_one_stage(run, alone):
+    def breaks(inputs, workspace):
+        raise MemoryError
+
+    outcome = run(
+        stage("bad", run=breaks, alone=alone), stage("after", ["bad"]),
+        stage("good", run=writes("a")),
+    )  # fmt: skip
+    assert (run.of("failed"), run.of("skipped"), run.of("done")) == (["bad"], ["after"], ["good"])
+    error = outcome.failures["bad"]
+    assert isinstance(error, StageError)
+    assert "MemoryError" in error.message
+    assert "-v" in error.hint
+    assert isinstance(error.__cause__, MemoryError)
 
 
 @pytest.mark.parametrize("damage", ["changed", "lost", "added"])
@@ -299,3 +335,13 @@ def test_a_library_that_finds_the_disk_full_is_explained(tmp_path, monkeypatch):
     assert isinstance(outcome.failures["a"], StoreError)
     assert "no disk space" in outcome.failures["a"].message
     assert "PytorchStreamWriter" in outcome.failures["a"].message
+
+
+def test_what_failed_counts_only_for_a_stage_that_tells_it():
+    def stage(tells: bool) -> Stage:
+        return Stage("x", (), {}, 1, lambda inputs, workspace: None, tells_failures=tells)
+
+    failed = {"bundle": "no disk space left"}
+    assert recipe(stage(False), {}, failed) == recipe(stage(False), {})
+    assert recipe(stage(True), {}, failed) != recipe(stage(True), {})
+    assert recipe(stage(True), {}, {}) == recipe(stage(True), {})

@@ -157,6 +157,17 @@ def test_openvino_tells_the_precision_it_computes_in(cpu, conv):
     assert (error.max() > 1e-5) == (told != "fp32")
 
 
+def test_onnxruntime_computes_an_fp16_file_in_fp32(cpu, conv, tmp_path):
+    from edgedistill.exporters.onnx import OnnxExporter
+
+    source = dataclasses.replace(conv.artifacts["onnx"], signature=conv.signature)
+    OnnxExporter().convert(source, "fp16", conv.feeds(8), tmp_path)
+    (path,) = tmp_path.glob("*.onnx")
+    half = dataclasses.replace(source, root=tmp_path, files={path.name: ""}, precision="fp16")
+    with cpu.open(half, threads=1) as session:
+        assert session.facts().precision == "fp32"
+
+
 def test_openvino_int8_is_read_from_the_executed_graph(cpu, conv, tmp_path):
     import nncf
     import openvino as ov

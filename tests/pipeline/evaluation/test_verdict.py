@@ -17,7 +17,8 @@ def ratio(value, low, high):
 
 
 def entry(name="onnx-int8", size=100, p50=1.0, drop=0.0, latency=None, speedup=None, **more):
-    measured = {"latency_ms": {"p50": p50}, "speedup": speedup, "latency_ratio": latency}
+    timed = {"p50": p50, "ci95": [p50, p50] if p50 else None, "verdict": "stable"}
+    measured = {"latency_ms": timed, "speedup": speedup, "latency_ratio": latency}
     result = {
         "name": name, "size_bytes": size, "measurements": [measured] if p50 else [],
         "drop": {"value": drop, "ci95": [drop - 0.5, drop + 0.5]},
@@ -66,7 +67,7 @@ FINE = {"value": 0.0, "ci95": [-0.3, 0.3]}
         (ratio(1.15, 1.0, 1.3), 50, FINE, "unclear"),  # smaller, but maybe slower
         (ratio(1.2, 1.1, 1.3), 50, FINE, "no"),  # surely slower
         (ratio(0.5, 0.45, 0.55), 50, {"value": 3, "ci95": [1.5, 4.5]}, "no"),  # surely worse
-        (ratio(0.5, 0.45, 0.55), 50, {"value": 3, "ci95": [0.5, 5.5]}, "yes"),  # not surely
+        (ratio(0.5, 0.45, 0.55), 50, {"value": 3, "ci95": [0.5, 5.5]}, "unclear"),  # maybe
         (None, 50, FINE, "unclear"),  # not measured
     ],
 )
@@ -82,6 +83,13 @@ def test_worth_it_goes_by_the_slowest_target():
     both = {**one, "measurements": [*one["measurements"], *slow["measurements"]]}
     found = verdict.worth_it(both, entry("onnx-fp32"), FINE)
     assert (found["verdict"], found["latency_ratio"]["value"]) == ("no", 1.5)
+
+
+def test_worth_it_says_that_it_is_noisy():
+    noisy = entry(latency=ratio(0.5, 0.45, 0.55))
+    noisy["measurements"][0]["latency_ms"]["verdict"] = "noisy"
+    found = verdict.worth_it(noisy, entry("onnx-fp32"), FINE)
+    assert found["why"].startswith("0.50x the latency of onnx-fp32 (noisy), ")
 
 
 def test_worth_it_says_why():
@@ -141,6 +149,16 @@ def test_of_those_as_fast_the_smallest():
                entry("c", p50=1.06, size=1)]  # fmt: skip
     name, why = verdict.choose(entries)
     assert (name, why) == ("b", "the smallest of the fastest that meet every goal")
+
+
+def test_what_noise_does_not_tell_apart_is_as_fast():
+    fast, small = entry("a", p50=1.0), entry("b", p50=1.2, size=50)
+    assert verdict.choose([fast, small])[0] == "a"
+    for held, ci95 in ((fast, [0.8, 1.3]), (small, [1.1, 1.4])):
+        held["measurements"][0]["latency_ms"] |= {"ci95": ci95, "verdict": "noisy"}
+    name, why = verdict.choose([fast, small])
+    assert name == "b"
+    assert why.endswith("; the latencies are noisy")
 
 
 def test_what_misses_a_goal_is_not_chosen():

@@ -60,7 +60,8 @@ def test_goal_limit_reads_figure_and_unit(report, wanted, limit):
 def test_gain_quotes_the_verdict_with_its_interval(report):
     assert headlines.gain(report) == (
         "Distillation (kd) against the baseline: +0.6 (-0.1 to 1.3) points: "
-        "not distinguishable from the baseline."
+        "not distinguishable from the baseline "
+        "(one seed; the interval is that of the test samples)."
     )
 
 

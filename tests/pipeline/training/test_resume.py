@@ -99,12 +99,22 @@ def test_a_finished_training_is_not_trained_again(kit, tmp_path) -> None:
     assert_same(kit, again, first)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
+def flipped(content: bytes, position: int) -> bytes:
+    changed = bytearray(content)
+    changed[position] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other", "byte", "seal"])
 def test_a_damaged_checkpoint_is_as_good_as_none(kit, tmp_path, damage) -> None:
     whole = finish(tmp_path / "whole", "mlp", "sgd")
     file = tmp_path / "whole" / FILE
     content = file.read_bytes()
-    file.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "other": b"no"}[damage])
+    damaged = {
+        "cut": content[: len(content) // 2], "empty": b"", "other": b"no",
+        "byte": flipped(content, len(content) // 2), "seal": flipped(content, -1),
+    }  # fmt: skip
+    file.write_bytes(damaged[damage])
     again = finish(tmp_path / "whole", "mlp", "sgd")
     assert again[1][0] == 1
     assert_same(kit, again, whole)

@@ -25,14 +25,14 @@ def collect(views: Views, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def moved(image: np.ndarray, down: int, right: int, mirror: bool) -> np.ndarray:
-    """One image `(C, H, W)`, mirrored, then moved pixel by pixel; zeros come in."""
+    """One image `(C, H, W)`, mirrored, then moved pixel by pixel; the edge is repeated."""
     _, height, width = image.shape
     result = np.zeros_like(image)
     for row in range(height):
         for column in range(width):
-            y, x = row - down, column - right
-            if 0 <= y < height and 0 <= x < width:
-                result[:, row, column] = image[:, y, width - 1 - x if mirror else x]
+            y = min(max(row - down, 0), height - 1)
+            x = min(max(column - right, 0), width - 1)
+            result[:, row, column] = image[:, y, width - 1 - x if mirror else x]
     return result
 
 
