@@ -204,8 +204,10 @@ def verify_bundle(path: Path, as_json: bool) -> None:
         _tell_proof(bundle, records)
     if not any(ran):
         reasons = "; ".join(f"{record['name']}: {record['why']}" for record in records)
+        lines = dict.fromkeys(record["pip"] for record in records)
         raise MissingDependency(
-            f"{path}: every byte is as packed, but no artefact was run", reasons
+            f"{path}: every byte is as packed, but no artefact was run ({reasons})",
+            " && ".join(lines),
         )
     if as_json:
         passed = bundle.manifest["passed"]
@@ -222,7 +224,7 @@ def _tell_proof(bundle: Bundle, records: Iterable[dict[str, Any]]) -> None:
                 f" {record['difference']:.2g}, allowed {record['tolerance']:g})"
             )
         else:
-            click_echo(f"{record['name']}: not run, {record['why']}")
+            click_echo(f"{record['name']}: not run, {record['why']}: {record['pip']}")
     if not bundle.manifest["passed"]:
         click_echo("note: this artefact MISSED a goal of its run; see manifest.json")
 

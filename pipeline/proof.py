@@ -26,7 +26,8 @@ def verify(bundle: Bundle) -> list[dict[str, Any]]:
 
     Returns:
         One record per artefact: name, `ran`, the largest difference relative to the largest
-        expected value, the tolerance; `why` when its runtime is not installed.
+        expected value, the tolerance; `why` and `pip`, the line that installs it, when its
+        runtime is missing.
 
     Raises:
         BundleError: an artefact answers differently, or the pre-processing does.
@@ -38,8 +39,8 @@ def verify(bundle: Bundle) -> list[dict[str, Any]]:
 def _verify_artifact(bundle: Bundle, entry: Mapping[str, Any]) -> dict[str, Any]:
     name, missing = entry["name"], plugins.target(TARGET).missing(entry["format"])
     if missing is not None:
-        why = f"{', '.join(missing.libraries)} not installed: {missing.pip_line}"
-        return {"name": name, "ran": False, "why": why}
+        why = f"{', '.join(missing.libraries)} not installed"
+        return {"name": name, "ran": False, "why": why, "pip": missing.pip_line}
     with session(bundle, entry) as opened:
         outputs = opened.run(bundle.arrays("golden/inputs"))
     worst = _worst(name, bundle.arrays(f"golden/expected/{name}"), outputs)

@@ -123,8 +123,9 @@ def test_images_are_decoded_as_in_training(tmp_path, name, grayscale):
     folder = tmp_path / "images/a"
     folder.mkdir(parents=True)
     Image.fromarray(pixels).save(folder / name, exif=exif)
-    for i in range(9):  # enough for every split
-        Image.fromarray(pixels + np.uint8(i)).save(folder / f"{i}.png")
+    (tmp_path / "images/b").mkdir()
+    for i in range(18):  # enough for every split
+        Image.fromarray(pixels + np.uint8(i + 1)).save(folder.with_name("ab"[i % 2]) / f"{i}.png")
     settings = {"path": "images", "size": [8, 12], "grayscale": grayscale}
     data = load_data({"source": "imagefolder", "options": settings}, tmp_path)
     (spec,) = data.preprocessing.to_json().values()
