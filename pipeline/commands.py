@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import sys
 from importlib.resources import files as package_files
 from typing import TYPE_CHECKING, Any
@@ -183,7 +185,9 @@ def pack_bundle(run_folder: Path, names: Sequence[str], out: Path | None) -> Pat
         if name not in there:
             hint = f"it has: {', '.join(sorted(there))}"
             raise BundleError(f"{run_folder} has no artefact {name!r}", hint)
-    path = out or folder.path / f"{folder.name}.{'-'.join(chosen)}.edge.zip"
+    path = out or folder.path
+    if path.is_dir():
+        path = path / f"{folder.name}.{'-'.join(chosen)}.edge.zip"
     write_atomic(path, pack(collect(config, chosen, reported, needed)))
     return path
 
@@ -300,10 +304,10 @@ def write_example(folder: Path) -> Path:
     if target.exists():
         raise ConfigError(f"{target} exists already", hint="name another folder: init DIR")
     package = package_files(__package__)
-    name = "".join(c if c.isalnum() else "-" for c in folder.resolve().name).strip("-") or "edge"
+    name = re.sub(r"[^A-Za-z0-9]+", "-", folder.resolve().name)[:64].strip("-") or "edge"
     text = (package / "templates" / "edge.yaml").read_text(encoding="utf-8")
     schema = (package / "schemas" / "edge.schema.json").read_bytes()
     write_atomic(folder / "edge.schema.json", schema)
     write_atomic(target, text.replace("NAME", name).encode())
-    print("next: edgedistill run", _relative(target), file=sys.stderr)
+    print("next:", shlex.join(["edgedistill", "run", _relative(target)]), file=sys.stderr)
     return target

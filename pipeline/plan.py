@@ -79,8 +79,9 @@ def make_plan(config: Config, root: Path) -> Plan:
         root: folder of the config; user code and files are relative to it.
 
     Raises:
-        ConfigError: a format cannot be written in a precision.
+        ConfigError: a format cannot be written in a precision, or there is no such device.
     """
+    _check_device(config)
     exporters = {kind: plugins.exporter(kind) for kind in config.export.formats}
     _check_precisions(config, exporters)
     training = (_data(config, root), *_training(config, root))
@@ -90,6 +91,17 @@ def make_plan(config: Config, root: Path) -> Plan:
     results = _results(config, names, evaluations)
     stages = (*training, *exports, *evaluations, *results)
     return Plan(config, stages, tuple(_missing(config, exporters)))
+
+
+def _check_device(config: Config) -> None:
+    if config.train.devices == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                "train.devices = cuda: no CUDA GPU, or no CUDA build of torch, is here",
+                hint="use auto or cpu; `edgedistill doctor` shows the torch build",
+            )
 
 
 def _check_precisions(config: Config, exporters: dict[str, Exporter]) -> None:

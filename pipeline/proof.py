@@ -111,7 +111,7 @@ def predict(bundle: Bundle, paths: list[Path], name: str | None = None) -> list[
         One record per sample: file, label, probability, and the three likeliest labels.
 
     Raises:
-        DataError: a file is no array, or its shape does not fit.
+        DataError: a file is no array, its shape does not fit, or a sample has no finite answer.
     """
     from .data.preprocessing import Preprocessing
 
@@ -122,8 +122,20 @@ def predict(bundle: Bundle, paths: list[Path], name: str | None = None) -> list[
         for path in paths:
             raw = _read(path, bundle)
             logits = next(iter(opened.run(preprocessing.apply(raw)).values()))
+            _check_finite(path, logits)
             answers += [_answer(path, row, bundle.manifest["labels"]) for row in logits]
     return answers
+
+
+def _check_finite(path: Path, logits: Array) -> None:
+    import numpy as np
+
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if bad.size:
+        raise DataError(
+            f"{path}: sample {bad[0]} has no answer, its logits are {logits[bad[0]].tolist()[:3]}",
+            "look for NaN or extreme values in the input",
+        )
 
 
 def _read(path: Path, bundle: Bundle) -> dict[str, Array]:

@@ -81,11 +81,13 @@ def explaining(path: Path) -> Iterator[None]:
 def _told(path: Path, error: Exception) -> StoreError | None:
     """What an error says of the disk or its rights; None if it is about something else."""
     number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EACCES, errno.EROFS, errno.EPERM):
+        hint = "choose a folder that you may write to"
+        return StoreError(f"may not write {path}: {os.strerror(number)}", hint)
+    if number == errno.ENOENT:
+        return None
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _free_bytes(path) < _FULL_BYTES:
         return _full(path, error)
-    if number in (errno.EACCES, errno.EROFS, errno.EPERM):
-        hint = "choose a folder that you may write to with --runs DIR"
-        return StoreError(f"may not write {path}: {os.strerror(number)}", hint)
     in_the_way = [p for p in (path, *path.parents) if p.exists() and not p.is_dir()]
     if number in (errno.ENOTDIR, errno.EEXIST) and in_the_way:
         hint = "choose another folder with --runs DIR"

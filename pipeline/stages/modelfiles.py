@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
     from ..contracts import Artifact, Workspace
 
+_CALLED = (
+    "compare its forward() with the shapes of the data: a single input is passed by position,"
+    " several by keyword, under their names"
+)
+
 
 def model_settings(model: str, options: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """What of a model's section belongs in a key; user code by its content."""
@@ -57,7 +62,7 @@ def build(spec: Mapping[str, Any], about: Mapping[str, Any], root: Path, role: s
     try:
         check_model(model, example, classes)
     except ModelError as error:
-        hint = error.hint or "compare its forward() with the shapes of the data"
+        hint = error.hint or _CALLED
         raise ModelError(f"{role} {spec['model']!r}: {error.message}", hint) from error
     return model
 

@@ -124,6 +124,8 @@ def predict(manifest, name, paths):
     for path in paths:
         raw = read(path, specs)
         logits = run({key: preprocess(raw[key], spec) for key, spec in specs.items()})[0]
+        if not np.isfinite(logits).all():
+            sys.exit(f"{path}: no finite answer; look for NaN or extreme values in the input")
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         odds /= odds.sum(axis=1, keepdims=True)
         for row in odds:

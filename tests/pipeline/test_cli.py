@@ -7,6 +7,7 @@ from importlib.metadata import version
 from importlib.resources import files
 
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 
 from edgedistill.pipeline.cli import cli
@@ -113,6 +114,27 @@ def test_json_also_when_it_fails(project, arguments, code):
 
 
 # --------------------------------------------------------------------- commands without a run
+
+
+@pytest.mark.parametrize("folder", ["naïve näme!!", "日本", "x" * 80, "-"])
+def test_init_of_any_folder_writes_a_config_that_plans(project, folder):
+    project.type("init", f"./{folder}")
+    assert project.type("plan", f"./{folder}/edge.yaml").returncode == 0
+
+
+def test_cuda_without_a_gpu_is_refused_before_any_work(project):
+    project.type("init", "here")
+    ended = project.type("plan", "here/edge.yaml", "--set", "train.devices=cuda")
+    if torch.cuda.is_available():
+        pytest.skip("a CUDA GPU is here")
+    assert ended.returncode == 2
+    assert "train.devices = cuda: no CUDA GPU" in ended.stderr
+
+
+def test_bundle_into_a_folder(finished, tmp_path):
+    ended = finished.type("bundle", finished.run, "--artifact", "onnx-fp32", "--out", tmp_path)
+    assert ended.returncode == 0
+    assert [p.suffix for p in tmp_path.iterdir()] == [".zip"]
 
 
 def test_init_writes_a_config_that_plans(project):

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from importlib.resources import files as files_of
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -289,3 +290,9 @@ def test_predict_py_feeds_by_name(two_inputs):
     assert first.startswith("m: sound, golden outputs repeated")
     labels = [line.rpartition(": ")[2].split()[0] for line in lines]
     assert labels == ["abc"[i] for i in expected.argmax(1)]
+
+
+def test_an_input_without_a_finite_answer_is_refused():
+    logits = np.array([[1.0, 2.0], [np.nan, 0.0]])
+    with pytest.raises(DataError, match=r"x\.npy: sample 1 has no answer"):
+        proof._check_finite(Path("x.npy"), logits)
