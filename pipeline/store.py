@@ -82,7 +82,7 @@ def _told(path: Path, error: Exception) -> StoreError | None:
     """What an error says of the disk or its rights; None if it is about something else."""
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.EACCES, errno.EROFS, errno.EPERM):
-        hint = "choose a folder that you may write to"
+        hint = "choose a folder that you may write to; for runs with --runs DIR"
         return StoreError(f"may not write {path}: {os.strerror(number)}", hint)
     if number == errno.ENOENT:
         return None
