@@ -131,6 +131,78 @@ def benchmark(
     run_benchmark(files, targets, threads, seconds, as_json)
 
 
+@cli.command()
+@_config
+@click.option(
+    "--methods",
+    required=True,
+    metavar="A,B,...",
+    callback=lambda context, option, value: _names(value),
+    help="Methods to compare; none and kd are always among them.",
+)
+@click.option(
+    "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Students per method."
+)
+@_json
+def compare(
+    config: Path,
+    overrides: tuple[str, ...],
+    runs: Path,
+    methods: list[str],
+    seeds: int,
+    as_json: bool,
+) -> None:
+    """Train the student of CONFIG by several methods and seeds, and tell which is better.
+
+    All share data and teacher; what is trained already is not trained again, and the same command
+    resumes. Leaves compare.html, .png and .json in runs/NAME/compare/.
+
+    \b
+    edgedistill compare edge.yaml --methods fitnets,paced --seeds 5
+    """
+    from .trials import compare_methods
+
+    sys.exit(compare_methods(config, overrides, runs, methods, seeds, as_json))
+
+
+def _names(text: str) -> list[str]:
+    """Names between commas.
+
+    Raises:
+        BadParameter: there are none.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise click.BadParameter("expected names of methods between commas, such as fitnets,paced")
+    return names
+
+
+@cli.command()
+@click.argument("methods", nargs=-1, metavar="[METHOD]...")
+@click.option(
+    "--seeds", type=click.IntRange(1), help="Runs of every arm; default: as the experiment asks."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("reproduce"),
+    show_default=True,
+    help="Folder for METHOD.json, METHOD.png and METHOD.html.",
+)
+@_json
+def reproduce(methods: tuple[str, ...], seeds: int | None, out: Path, as_json: bool) -> None:
+    """Try the claims of the METHODs' papers here, small: all methods, unless some are named.
+
+    A claim that does not hold here is a result, not an error.
+
+    \b
+    edgedistill reproduce kd --seeds 3
+    """
+    from .trials import reproduce_claims
+
+    sys.exit(reproduce_claims(methods, seeds, out, as_json))
+
+
 @cli.command("bundle")
 @_file("run_folder", metavar="RUN")
 @click.option(
@@ -246,7 +318,7 @@ def _fail(error: EdgeDistillError, verbose: bool) -> None:
     faults = [asdict(fault) for fault in getattr(error, "faults", ())]
     _print_json(type(error).__name__, error.message, error.hint, faults)
     click.echo(f"error: {error}", err=True)
-    if error.exit_code != 2 and "run" in sys.argv[1:3]:
+    if error.exit_code != 2 and {"run", "compare"} & set(sys.argv[1:3]):
         click.echo(f"resume: {command_line()}", err=True)
     sys.exit(error.exit_code)
 

@@ -45,7 +45,7 @@ def run_pipeline(
     remade = {stage for name in again for stage in plan.matching(name)}
     plan = plan.until(until) if until else plan
     require(_needed(plan))
-    with console.Progress(len(plan.stages), _verbose()) as progress:
+    with console.Progress(len(plan.stages), verbose()) as progress:
 
         def listen(event: Any) -> None:
             folder.log(event)
@@ -65,7 +65,7 @@ def _needed(plan: Plan) -> list[Missing]:
     return [missing for missing in plan.missing if missing.extra not in idle]
 
 
-def _verbose() -> bool:
+def verbose() -> bool:
     """Whether the command line asked for tracebacks."""
     import click
 
@@ -89,10 +89,10 @@ def _conclude(folder: RunFolder, plan: Plan, outcome: Outcome, as_json: bool) ->
         failures = [{"stage": k, "message": str(v)} for k, v in outcome.failures.items()]
         click_echo(json.dumps(report or {"name": folder.name, "failures": failures}, indent=1))
     elif "bundle" in outcome.artifacts:
-        click_echo(_relative(folder.path / f"{folder.name}.edge.zip"))
+        click_echo(relative(folder.path / f"{folder.name}.edge.zip"))
     elif outcome.artifacts and not outcome.failures:
         last = plan.stages[-1].name
-        click_echo(_relative(folder.path / "stages" / last))
+        click_echo(relative(folder.path / "stages" / last))
     if outcome.failures:
         console.say(f"{len(outcome.failures)} stage(s) failed: {', '.join(outcome.failures)}")
         console.say(f"resume: {command_line()}")
@@ -111,7 +111,8 @@ def click_echo(text: str) -> None:
     click.echo(text)
 
 
-def _relative(path: Path) -> str:
+def relative(path: Path) -> str:
+    """A path as seen from here, where it lies below."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 
@@ -258,15 +259,15 @@ def show_report(run_folder: Path, as_json: bool) -> None:
         click_echo(json.dumps(report, indent=1))
         return
     console.print_report(report)
-    click_echo(_relative(folder.path / "report.html"))
+    click_echo(relative(folder.path / "report.html"))
 
 
 def show_plugins(kinds: Iterable[str], as_json: bool) -> None:
     """`edgedistill list`."""
     from .doctor import installed_plugins
-    from .plugins import KINDS
+    from .plugins import LISTED
 
-    found = {kind: installed_plugins(kind) for kind in (tuple(kinds) or KINDS)}
+    found = {kind: installed_plugins(kind) for kind in (tuple(kinds) or LISTED)}
     if as_json:
         click_echo(json.dumps(found, indent=1))
         return
@@ -309,5 +310,5 @@ def write_example(folder: Path) -> Path:
     schema = (package / "schemas" / "edge.schema.json").read_bytes()
     write_atomic(folder / "edge.schema.json", schema)
     write_atomic(target, text.replace("NAME", name).encode())
-    print("next:", shlex.join(["edgedistill", "run", _relative(target)]), file=sys.stderr)
+    print("next:", shlex.join(["edgedistill", "run", relative(target)]), file=sys.stderr)
     return target

@@ -46,7 +46,9 @@ class Section(BaseModel):
 class PluginSection(Section):
     """A section that also carries the options of the plugin it names."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="allow", frozen=True, allow_inf_nan=False, serialize_by_alias=True
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -94,10 +96,23 @@ class StudentSection(PluginSection):
     model: str = Field("dscnn", description="a built-in model, or 'my_model.py:build'")
 
 
+class Modifier(PluginSection):
+    """A method that changes what another one looks at: a name, or a mapping with its options."""
+
+    method: str = Field(description="a method that gives a target, weights, checkpoint or network")
+
+
+def _as_modifier(value: object) -> object:
+    return {"method": value} if isinstance(value, str) else value
+
+
 class DistillSection(TrainingKeys):
     """How the student learns."""
 
     method: str = Field("kd", description="`edgedistill list methods` names them")
+    also: tuple[Annotated[Modifier, BeforeValidator(_as_modifier)], ...] = Field(
+        (), alias="with", description="methods that it is composed with, such as [paced]"
+    )
     epochs: int = Field(10, ge=1)
     baseline: bool = Field(True, description="also train the student on labels alone, to compare")
 
@@ -108,6 +123,14 @@ class TrainSection(Section):
     devices: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     seed: int = Field(0, ge=0)
+    cache: Literal["views", "replay", "off"] = Field(
+        "views",
+        description="store the teacher's signals of every view, as they are asked for; or of a"
+        " few views that are shown in turn, with their top logits; or ask it for every batch",
+    )
+    cache_limit: Size = Field(1e9, description="of the signals of one teacher, such as '4 GB'")
+    replays: int = Field(8, ge=1, description="views per sample (cache: replay)")
+    top: int = Field(16, ge=1, description="logits kept per view (cache: replay)")
 
 
 class ExportSection(Section):

@@ -10,11 +10,14 @@ from pydantic import BaseModel, ValidationError
 from . import plugins, yamlfile
 from .config import Config
 from .errors import ConfigError, Fault
+from .methods import composed
 from .options import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from pydantic.fields import FieldInfo
 
     from .yamlfile import Document, KeyPath
 
@@ -52,7 +55,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 def check(document: Document, root: Path) -> Config:
     """Turn a document into a Config, or raise every fault of it."""
     faults = [*_plugin_faults(document, root), *_name_faults(document)]
-    faults += _file_faults(document, root)
+    faults += [*_composition_faults(document, root), *_file_faults(document, root)]
     try:
         config = Config.model_validate(document.data)
     except ValidationError as error:
@@ -92,12 +95,24 @@ def _explain(
 def _fields(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """Field names of the model that stands at a path below `model`."""
     for key in path:
-        if str(key) not in model.model_fields:
-            continue  # a name of the user's own, in a dict of models
-        annotation = model.model_fields[str(key)].annotation
-        candidates = (annotation, *get_args(annotation))
+        if str(key) not in keys_of(model):
+            continue  # a name of the user's own, in a dict of models, or a place in a list
+        annotation = keys_of(model)[str(key)].annotation
+        candidates = (annotation, *_arguments(annotation))
         model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
+    return list(keys_of(model))
+
+
+def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The keys of a section as a file spells them."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _arguments(annotation: object) -> Iterator[object]:
+    """All types inside a type, such as `M` in `tuple[Annotated[M, ...], ...]`."""
+    for argument in get_args(annotation):
+        yield argument
+        yield from _arguments(argument)
 
 
 def _plugin_faults(document: Document, root: Path) -> Iterator[Fault]:
@@ -107,8 +122,8 @@ def _plugin_faults(document: Document, root: Path) -> Iterator[Fault]:
         own = Config.model_fields[section].annotation
         if not isinstance(given, dict) or own is None:
             continue  # the section's own check says what is wrong
-        name = given.get(key, own.model_fields[key].default)
-        extras = {k: v for k, v in given.items() if k not in own.model_fields}
+        name = given.get(key, keys_of(own)[key].default)
+        extras = {k: v for k, v in given.items() if k not in keys_of(own)}
         if not isinstance(name, str):
             continue
         if kind in USER_CODE and ":" in name:
@@ -118,29 +133,66 @@ def _plugin_faults(document: Document, root: Path) -> Iterator[Fault]:
             where = document.place((section, key))
             yield Fault(f"{section}.{key}", where, repr(name), f"an installed {kind} plugin", hint)
         else:
-            yield from _option_faults(section, plugins.load(kind, name), extras, document, root)
+            plugin = plugins.load(kind, name)
+            known = [*keys_of(own), *plugin.Options.model_fields]
+            yield from _option_faults((section,), plugin, extras, known, document, root)
 
 
 def _option_faults(
-    section: str, plugin: Any, extras: Mapping[str, Any], document: Document, root: Path
+    prefix: KeyPath,
+    plugin: Any,
+    extras: Mapping[str, Any],
+    known: Sequence[str],
+    document: Document,
+    root: Path,
 ) -> Iterator[Fault]:
-    own = list(_fields(Config, (section,)))
+    """Check a plugin's own keys below a path, and write them back with their defaults."""
     unknown = [key for key in extras if key not in plugin.Options.model_fields]
     for key in unknown:
-        path = (section, key)
-        hint = nearest(key, [*own, *plugin.Options.model_fields])
-        where = document.place(path)
-        yield Fault(f"{section}.{key}", where, repr(extras[key]), "a known key", hint)
-    known = {key: value for key, value in extras.items() if key not in unknown}
+        path = (*prefix, key)
+        where, name = document.place(path), ".".join(map(str, path))
+        yield Fault(name, where, repr(extras[key]), "a known key", nearest(key, known))
+    given = {key: value for key, value in extras.items() if key not in unknown}
     try:
-        options = plugin.Options.model_validate(known)
+        options = plugin.Options.model_validate(given)
     except ValidationError as error:
-        yield from _faults(error, (section,), document, plugin.Options)
+        yield from _faults(error, prefix, document, plugin.Options)
         return
-    if "path" in known and not (root / str(known["path"])).exists():
-        where = document.place((section, "path"))
-        yield Fault(f"{section}.path", where, repr(known["path"]), "an existing file or folder")
-    document.data.setdefault(section, {}).update(options.model_dump(mode="json"))
+    if "path" in given and not (root / str(given["path"])).exists():
+        path = (*prefix, "path")
+        where, name = document.place(path), ".".join(map(str, path))
+        yield Fault(name, where, repr(given["path"]), "an existing file or folder")
+    document.fill(prefix, options.model_dump(mode="json"))
+
+
+def _composition_faults(document: Document, root: Path) -> Iterator[Fault]:
+    """Check the methods under `distill.with`, each for itself and all together."""
+    path: KeyPath = ("distill", "with")
+    listed = document.get(path)
+    if not isinstance(listed, list):
+        return  # none, or the section's own check says what is wrong
+    others: list[Any] = []
+    for number, item in enumerate(listed):
+        if isinstance(item, str):
+            listed[number] = item = {"method": item}
+        name = item.get("method") if isinstance(item, dict) else None
+        if not isinstance(name, str):
+            continue
+        if name not in plugins.names("methods"):
+            where, hint = document.place((*path, number)), nearest(name, plugins.names("methods"))
+            key = f"distill.with.{number}.method"
+            yield Fault(key, where, repr(name), "an installed methods plugin", hint)
+            continue
+        others.append(plugins.method(name))
+        extras = {key: value for key, value in item.items() if key != "method"}
+        known = ["method", *others[-1].Options.model_fields]
+        yield from _option_faults((*path, number), others[-1], extras, known, document, root)
+    main = document.get(("distill", "method")) or Config.model_fields["distill"].default.method
+    if main in plugins.names("methods"):
+        for fault in composed.faults(plugins.method(main), others):
+            names = [other.name for other in others]
+            where = document.place(path)
+            yield Fault("distill.with", where, repr(names), "methods that compose", fault)
 
 
 def _user_code_faults(

@@ -1,21 +1,24 @@
 """The ground floor: the types through which the parts of edgedistill know each other.
 
 Exporters, targets and methods import nothing of the pipeline but this file and `errors`.
-They are Protocols, so that a plugin needs no base class of ours. Nothing heavy is imported:
+Exporters and targets are Protocols, so that a plugin needs no base class of ours; a method has many
+hooks and few of them to write, so it is a base class. Nothing heavy is imported:
 `edgedistill --help` reads this file.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
+    from pydantic import BaseModel
     from torch import Tensor, nn
 
     Array: TypeAlias = NDArray[Any]
@@ -111,6 +114,7 @@ class Workspace:
         progress: called as `progress(done, total, note)`; cheap, may be called often.
         failures: message of every stage that failed so far, by name.
         describe: what the artefact is; the stage fills it in.
+        shared: a folder for what all runs may use again and nobody needs; None where there is none.
     """
 
     out: Path
@@ -118,6 +122,7 @@ class Workspace:
     progress: Callable[[int, int, str], None]
     failures: Mapping[str, str] = field(default_factory=dict)
     describe: Description = field(default_factory=lambda: Description())
+    shared: Path | None = None
 
 
 @dataclass(slots=True)
@@ -174,16 +179,37 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
+class Tap:
+    """An intermediate feature of a model that a method asks for.
+
+    Attributes:
+        layer: a layer by the name that its model gives it; or `first`, `middle` or `last` of the
+            model's own list of taps, its head left out.
+        reduce: what of the feature is wanted: all of it; its mean over space or tokens `(N, C)`;
+            or its mean square over the channels of a map `(N, H, W)`.
+    """
+
+    layer: str
+    reduce: Literal["", "pooled", "attention"] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """What a method asks of the loop for every batch.
 
     Attributes:
         labels: the ground truth.
         teacher: the teacher's logits.
+        student_taps: features of the student, with gradient.
+        teacher_taps: features of the teacher, detached.
+        checkpoints: the weights that the teacher had on its way, kept by `teacher.checkpoints`.
     """
 
     labels: bool = True
     teacher: bool = True
+    student_taps: tuple[Tap, ...] = ()
+    teacher_taps: tuple[Tap, ...] = ()
+    checkpoints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +222,11 @@ class Batch:
         targets: labels `(N,)`, int64.
         epoch: 0 for the first epoch.
         progress: share of the whole training that is done, from 0 to 1.
+        index: row of each sample in the training split `(N,)`, int64.
+        student_features: what was asked for by `Needs.student_taps`, fp32, with gradient.
+        teacher_features: what was asked for by `Needs.teacher_taps`, fp32, detached.
+        weights: weight of each sample in the distillation loss `(N,)`, detached; None is 1.
+            The loss stays a sum over `N` samples divided by `N`, whatever the weights add up to.
     """
 
     student: Tensor
@@ -203,39 +234,194 @@ class Batch:
     targets: Tensor
     epoch: int
     progress: float
+    index: Tensor
+    student_features: Mapping[Tap, Tensor] = field(default_factory=dict)
+    teacher_features: Mapping[Tap, Tensor] = field(default_factory=dict)
+    weights: Tensor | None = None
 
 
-class Method(Protocol):
-    """A distillation method: one paper, one file.
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A step of the training, before it is made.
+
+    Attributes:
+        epoch: 0 for the first.
+        epochs: how many there will be.
+        step: 0 for the first step of the epoch.
+        steps: steps per epoch.
+        history: one record per finished epoch: `loss` by parts, `validation_accuracy`,
+            `validation_loss`.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    history: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """The teacher after one epoch of its own training.
+
+    Attributes:
+        epoch: 1 for the first.
+        accuracy: on the validation split, from 0 to 1.
+        loss: cross-entropy on the validation split.
+        kept: its weights of then are there.
+    """
+
+    epoch: int
+    accuracy: float
+    loss: float
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A plot as data: lines with markers over one x-axis.
+
+    Attributes:
+        title: what it shows.
+        x: label of the x-axis.
+        y: label of the y-axis.
+        series: name of a line -> its x and y values.
+        note: how to read it, one sentence.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    note: str = ""
+
+
+class Study(Protocol):
+    """What a method may look at outside the step: both models over whole splits.
+
+    Split names are `train`, `validation` (never `test`). Everything is on the CPU, fp32, detached,
+    of the clean (not augmented) samples in their order, with the model in eval mode.
+
+    Attributes:
+        network: what is trained: the student, or what the method made of it by `adopt`.
+        curve: the teacher's own training, epoch by epoch; empty for a teacher that was loaded.
+        history: one record per finished epoch of this training.
+        seed: of this training.
+    """
+
+    network: nn.Module
+    curve: Sequence[CurvePoint]
+    history: Sequence[Mapping[str, Any]]
+    seed: int
+
+    def targets(self, split: str) -> Tensor:
+        """Labels `(N,)`, int64."""
+
+    def student_logits(self, split: str) -> Tensor:
+        """Logits `(N, C)` of the student as it is now."""
+
+    def student_passes(self, split: str, count: int) -> Tensor:
+        """Logits `(count, N, C)` of random augmented views (or clean ones, without augmentation).
+
+        The views depend on the seed and the number of finished epochs alone.
+        """
+
+    def samples(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Clean inputs `(n, ...)` by name and labels `(n,)` of some training samples."""
+
+    def teacher_logits(self, split: str) -> Tensor:
+        """Logits `(N, C)` of the teacher."""
+
+    def teacher_features(self, split: str, tap: Tap) -> Tensor:
+        """A feature of the teacher, `(N, ...)`."""
+
+    def student_shape(self, tap: Tap) -> tuple[int, ...]:
+        """Shape of a student feature of one sample, without the batch axis."""
+
+    def teacher_shape(self, tap: Tap) -> tuple[int, ...]:
+        """Shape of a teacher feature of one sample, without the batch axis."""
+
+    def layer(self, role: Literal["student", "teacher"], tap: Tap) -> str:
+        """Name of the layer that a tap means, for messages: `stage2` for `middle`."""
+
+
+class Method(ABC):
+    """A distillation method: one paper, one file. Subclass it and write what differs.
 
     The class is read by `plan` and `list`, so its module must not import torch at module level;
     functions import it when they run.
+
+    The loop calls, in this order: `adopt`, `helpers`, then per epoch `begin_epoch` and per step
+    `checkpoint`, `adapt`, `loss`; at the end `figures` and `finish`. All of it must depend on its
+    arguments alone: a resumed training calls them again and must find the same. What a method
+    remembers from epoch to epoch are buffers of its helpers, which are checkpointed.
+
+    Methods compose (`distill: {method: kd, with: [paced]}`): of those under `with`, `adopt`,
+    `checkpoint`, `adapt` and `terms` are used; of the method itself, everything.
 
     Attributes:
         name: as in edge.yaml.
         summary: one line for `list methods`.
         citation: authors, title, year.
         Options: pydantic model of the method's own keys in the `distill` section.
-        needs: what the loop must provide.
+        gives: what it changes for the others when it stands under `with`: `target` (the teacher's
+            logits), `weights`, `checkpoint` (the teacher over time), `network` (a live teacher);
+            empty if it cannot stand there. No two may give the same.
+        takes: which of `target`, `weights`, `checkpoint` and `network` its loss lets others change.
+        needs: what the loop must provide; set by `__init__` where options decide.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     citation: ClassVar[str]
-    Options: ClassVar[type[Any]]
+    Options: ClassVar[type[BaseModel]]
+    gives: ClassVar[frozenset[str]] = frozenset()
+    takes: ClassVar[frozenset[str]] = frozenset()
     needs: Needs
 
-    def __init__(self, options: Any) -> None:
+    def __init__(self, options: Any = None) -> None:
         """Take a parsed `Options`."""
+        self.options = options
 
-    def helpers(self, student: nn.Module) -> nn.Module | None:
-        """Trainable helpers (projectors, probes, ...): trained with the student, never exported."""
+    def adopt(self, student: nn.Module) -> nn.Module:
+        """What is trained in the student's place: `forward` gives the student's logits."""
+        return student
 
+    def helpers(self, study: Study) -> nn.Module | None:
+        """Trainable helpers (projectors, ...) and buffers to remember: never exported.
+
+        Raises:
+            TrainingError: what the models offer does not fit (a feature's shape, no checkpoints).
+        """
+        return None
+
+    def begin_epoch(self, study: Study, helpers: nn.Module | None) -> Mapping[str, float]:
+        """Look at the student before an epoch; figures for the epoch's record in the history."""
+        return {}
+
+    def checkpoint(self, moment: Moment) -> int | None:
+        """Epoch of the teacher's checkpoint that teaches this step; None is the final teacher."""
+        return None
+
+    def adapt(self, batch: Batch, helpers: nn.Module | None) -> Batch:
+        """Change the target or the weights, for its own loss and for that of others."""
+        return batch
+
+    def terms(self, batch: Batch, helpers: nn.Module | None) -> Mapping[str, Tensor]:
+        """Losses that are added when it stands under `with`."""
+        return {}
+
+    @abstractmethod
     def loss(self, batch: Batch, helpers: nn.Module | None) -> Mapping[str, Tensor]:
-        """The loss by parts, fp32 scalars; the loop minimises their sum."""
+        """The loss by parts, fp32 scalars, of an adapted batch; the loop minimises their sum."""
 
-    def finish(self, student: nn.Module) -> nn.Module:
+    def figures(self, study: Study, helpers: nn.Module | None) -> Sequence[Figure]:
+        """Diagnostics of the trained student, for the report."""
+        return ()
+
+    def finish(self, network: nn.Module) -> nn.Module:
         """The bare student: original keys, no hooks, no projectors. Only this is exported."""
+        return network
 
 
 class Exporter(Protocol):

@@ -20,6 +20,7 @@ from .contracts import Stage
 from .errors import ConfigError, MissingDependency
 from .options import nearest
 from .stages import bundle, data, distill, evaluate, export, report, select, teacher
+from .stages.distill import MethodSpec
 from .stages.keys import file_digests
 from .stages.modelfiles import model_settings
 from .stages.training import LIBRARIES as TRAINING
@@ -147,7 +148,6 @@ def _data(config: Config, root: Path) -> Stage:
 
 
 def _training(config: Config, root: Path) -> Iterable[Stage]:
-    student = model_settings(config.student.model, config.student.options, root)
     section = config.teacher
     settings = {
         "model": model_settings(section.model, section.options, root),
@@ -161,32 +161,26 @@ def _training(config: Config, root: Path) -> Iterable[Stage]:
         }
     run = partial(teacher.run, config, root)
     yield Stage("teacher", ("data",), settings, 1, run, libraries=TRAINING)
-    method, options = config.distill.method, config.distill.options
-    if config.distill.baseline and method != "none":
-        yield _student("baseline", "none", {}, student, config, root)
-    yield _student("distill", method, options, student, config, root)
+    if has_baseline(config):
+        yield student_stage("baseline", MethodSpec("none"), config, root)
+    yield student_stage("distill", MethodSpec.of(config), config, root)
 
 
-def _student(
-    name: str,
-    method: str,
-    options: dict[str, Any],
-    student: dict[str, Any],
-    config: Config,
-    root: Path,
-) -> Stage:
-    kind = plugins.method(method)
-    parsed = kind.Options.model_validate(options)
-    needs = kind(parsed).needs
+def has_baseline(config: Config) -> bool:
+    """Whether the student is also trained on labels alone."""
+    return config.distill.baseline and config.distill.method != "none"
+
+
+def student_stage(name: str, spec: MethodSpec, config: Config, root: Path) -> Stage:
+    """The training of the config's student by a method."""
     settings = {
-        "method": method,
-        "options": parsed.model_dump(mode="json"),
-        "student": student,
+        **spec.settings(),
+        "student": model_settings(config.student.model, config.student.options, root),
         **_loop_settings(config.distill, config),
     }
-    run = partial(distill.run, method, options, config, root)
-    inputs = ("data", "teacher") if needs.teacher else ("data",)
-    return Stage(name, inputs, settings, 1, run, libraries=TRAINING)
+    run = partial(distill.run, spec, config, root)
+    inputs = ("data", "teacher") if distill.uses_teacher(spec.build()) else ("data",)
+    return Stage(name, inputs, settings, 2, run, libraries=TRAINING)
 
 
 def _loop_settings(section: TrainingKeys, config: Config) -> dict[str, Any]:
@@ -265,8 +259,7 @@ def _results(
     goals = config.evaluate.goals.model_dump(mode="json")
     models = ("data", "teacher", "distill")
     measured = tuple(stage.name for stage in evaluations)
-    has_baseline = config.distill.baseline and config.distill.method != "none"
-    baseline = ("baseline",) if has_baseline else ()
+    baseline = ("baseline",) if has_baseline(config) else ()
     yield Stage(
         "select",
         (*models, *measured),

@@ -1,4 +1,4 @@
-"""Entry points -> methods, exporters, targets, models and data sources.
+"""Entry points -> methods and their experiments, exporters, targets, models and data sources.
 
 A plugin joins by an entry point in one of the groups `edgedistill.<kind>`; nothing is imported
 before it is asked for by name, and an unknown name lists the known ones.
@@ -16,7 +16,8 @@ from .options import nearest
 if TYPE_CHECKING:
     from .contracts import Exporter, Method, Target
 
-KINDS = ("methods", "exporters", "targets", "models", "data")
+LISTED = ("methods", "exporters", "targets", "models", "data")
+KINDS = (*LISTED, "experiments")  # an experiment is found under the name of its method
 
 
 @cache

@@ -285,7 +285,9 @@ class _Walk:
             if name in self.outcome.artifacts
         }
         out, scratch = self.store.work_folders(key)
-        workspace = Workspace(out, scratch, partial(self._progress, stage.name), failures)
+        workspace = Workspace(
+            out, scratch, partial(self._progress, stage.name), failures, shared=self.store.shared
+        )
         try:
             with _foreseen(stage.name), explaining(out):
                 stage.run(inputs, workspace)

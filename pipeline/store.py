@@ -4,6 +4,7 @@
     <runs>/.store/.work/<key>/out      what a stage is filling; renamed when it is done
     <runs>/.store/.work/<key>/scratch  survives a kill (training checkpoints)
     <runs>/.store/.locks/<key>         held while a stage works on that key
+    <runs>/.store/.shared/             what stages may use again and nobody needs; may be removed
 
 An artefact is visible only when it is complete; a failure is never stored; a damaged artefact is
 noticed when it is looked up, dropped, and made again.
@@ -115,6 +116,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.shared = root / ".shared"
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The artefact of a key, verified; None where there is none.

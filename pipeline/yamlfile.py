@@ -10,6 +10,7 @@ import yaml
 from .errors import ConfigError, Fault
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 KeyPath = tuple[str | int, ...]
@@ -47,6 +48,16 @@ class Document:
             else:
                 return None
         return node
+
+    def fill(self, path: KeyPath, values: Mapping[str, Any]) -> None:
+        """Write values into the mapping at a path; makes the last mapping if it is not there."""
+        *parents, last = path
+        node: Any = self.data
+        for key in parents:
+            node = node[key]
+        if isinstance(last, str):
+            node.setdefault(last, {})
+        node[last].update(values)
 
 
 def read(path: Path) -> Document:

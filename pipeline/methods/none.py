@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..contracts import Batch, Needs
+from ..contracts import Batch, Method, Needs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class LabelsOnly:
+class LabelsOnly(Method):
     """Cross-entropy on the labels; also what trains a teacher."""
 
     name: ClassVar[str] = "none"
@@ -29,17 +29,8 @@ class LabelsOnly:
 
         label_smoothing: float = Field(0.0, ge=0, lt=1, description="mass moved to all classes")
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
-
-    def helpers(self, student: nn.Module) -> nn.Module | None:
-        return None
-
     def loss(self, batch: Batch, helpers: nn.Module | None) -> Mapping[str, Tensor]:
         import torch.nn.functional as F
 
         smoothing = self.options.label_smoothing
         return {"labels": F.cross_entropy(batch.student, batch.targets, label_smoothing=smoothing)}
-
-    def finish(self, student: nn.Module) -> nn.Module:
-        return student

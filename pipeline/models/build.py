@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +22,7 @@ from ..usercode import check_arguments, load_user_function
 from .catalog import ModelFamily
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 
@@ -133,21 +134,28 @@ def check_model(model: nn.Module, inputs: Mapping[str, Tensor], num_classes: int
     """
     shapes = {name: tuple(value.shape) for name, value in inputs.items()}
     wanted = (next(iter(shapes.values()))[0], num_classes)
-    modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), keeping_modes(model):
             got = tuple(call_model(model.eval(), inputs).shape)
     except ModelError:
         raise
     except Exception as exc:
         what = f"{type(exc).__name__}: {exc}"
         raise ModelError(f"The model cannot take inputs of shape {shapes}: {what}") from exc
-    finally:
-        for module, training in modes.items():
-            module.training = training
     if got != wanted:
         hint = f"The data has {num_classes} classes"
         raise ModelError(f"For inputs {shapes} the model gives {got}, expected {wanted}", hint)
+
+
+@contextmanager
+def keeping_modes(model: nn.Module) -> Iterator[None]:
+    """Put every module back in the mode, train or eval, that it was in."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _load_factory(family: ModelFamily) -> Callable[..., Any]:

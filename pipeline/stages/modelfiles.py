@@ -88,7 +88,7 @@ def save(
     accuracy: dict[str, float] = {}
     for name in ("validation", "test"):
         split = load_split(data.root, name)
-        logits = predict(Trainable(model, None), split, torch.device("cpu"))
+        logits = predict(Trainable(model), split, torch.device("cpu"))
         np.save(out / "outputs" / f"{name}.npy", logits.numpy())
         accuracy[name] = float((logits.argmax(1) == split.targets).float().mean())
     save_weights(model, out / "weights.safetensors")
@@ -107,12 +107,14 @@ def save(
     return accuracy["validation"]
 
 
-def load(artifact: Artifact, data: Artifact, root: Path, role: str) -> nn.Module:
+def load(
+    artifact: Artifact, data: Artifact, root: Path, role: str, weights: str = "weights.safetensors"
+) -> nn.Module:
     """Build the model of an artefact and fill in its weights; in eval mode."""
     from ..models.weights import load_weights
     from ..training.tensors import read_about
 
     note = json.loads((artifact.root / "model.json").read_text())
     model = build(note["spec"], read_about(data.root), root, role)
-    load_weights(model, artifact.root / "weights.safetensors")
+    load_weights(model, artifact.root / weights)
     return model.eval()

@@ -28,4 +28,5 @@ def loop_settings(section: TrainingKeys, config: Config) -> LoopSettings:
         flip=config.data.augment.flip,
         devices=config.train.devices,
         precision=config.train.precision,
+        replays=config.train.replays if config.train.cache == "replay" else 0,
     )

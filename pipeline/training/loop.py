@@ -10,32 +10,41 @@ import copy
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from ..contracts import Batch, Method
+from ..contracts import Batch, Moment
 from ..errors import TrainingError
 from ..models.build import call_model
 from . import checkpoint
 from .optim import make_optimizer, make_schedule
+from .study import LoopStudy
+from .taps import Tapped
+from .teachers import Teachers
 from .tensors import to_channels_last
 from .views import Views, epoch_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
-    from .signals import Teacher
+    from ..contracts import Figure, Method, Tap
+    from .signals import TeacherSource
     from .tensors import SplitTensors
+    from .views import View
+
+    Answer: TypeAlias = tuple[Tensor, dict[Tap, Tensor]]
 
 EVALUATION_BATCH = 256
 CHECK_EVERY = 25  # steps between looks at the loss, which cost a synchronisation on a GPU
+BEFORE = 999_983  # stands for an epoch before the first
+AHEAD = 32  # steps that teachers are told ahead, so that they can compute in large batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,7 @@ class LoopSettings:
     flip: bool = False
     devices: str = "auto"
     precision: str = "32-true"
+    replays: int = 0
 
 
 @dataclass(slots=True)
@@ -64,23 +74,32 @@ class FitResult:
         student: the bare student with the weights of the best epoch, on the CPU, in eval mode.
         history: one record per epoch: loss by parts, validation accuracy and loss, seconds.
         best: index of the record with the best validation accuracy (then lowest loss).
+        figures: the method's diagnostics.
     """
 
     student: nn.Module
     history: list[dict[str, Any]]
     best: int
+    figures: tuple[Figure, ...] = ()
 
 
 class Trainable(nn.Module):
-    """Student and helpers: all that is optimised."""
+    """Student and helpers: all that is optimised.
 
-    def __init__(self, student: nn.Module, helpers: nn.Module | None) -> None:
+    Args:
+        student: gives logits `(N, C)`; or what a method put in its place.
+        taps: features of it that the method wants.
+    """
+
+    def __init__(self, student: nn.Module, taps: Sequence[Tap] = ()) -> None:
         super().__init__()
         self.student = student
-        self.helpers = helpers
+        self.helpers: nn.Module | None = None
+        self.tapped = Tapped(student, taps, "student")
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return call_model(self.student, inputs)
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor | Answer:
+        """Logits, and in training the features with them."""
+        return self.tapped(inputs) if self.training else call_model(self.student, inputs)
 
 
 @dataclass(slots=True)
@@ -99,8 +118,8 @@ class Loop:
     Args:
         method: gives the loss, and the helpers that are trained with the student.
         student: any module that maps the inputs to logits `(N, C)`.
-        teacher: asked once per batch for the very view that the student sees; None when the
-            method needs none.
+        source: of the teachers, which tell their signals of the very views that the student sees;
+            None when the method needs none.
         train: what is learned from.
         validation: what selects the best epoch.
         settings: how long and how fast.
@@ -115,7 +134,7 @@ class Loop:
         self,
         method: Method,
         student: nn.Module,
-        teacher: Callable[[torch.device], Teacher] | None,
+        source: TeacherSource | None,
         train: SplitTensors,
         validation: SplitTensors,
         settings: LoopSettings,
@@ -123,22 +142,32 @@ class Loop:
         progress: Callable[[int, int, str], None],
         on_epoch: Callable[[int, nn.Module], None] = lambda epoch, student: None,
     ) -> None:
-        self.method, self.settings, self.validation = method, settings, validation
+        self.method, self.settings, self.source = method, settings, source
+        self.train, self.validation = train, validation
         self.scratch, self.report, self.on_epoch = scratch, progress, on_epoch
         self.fabric = Fabric(
             accelerator=settings.devices,
             devices=1,
             precision=settings.precision,  # type: ignore[arg-type]
         )
-        self.views = Views(train, settings.batch_size, settings.shift, settings.flip, settings.seed)
-        self.trainable = Trainable(student, method.helpers(student))
+        self.views = self.views_of(train)
+        self.state = Progress()
+        device, needs = self.fabric.device, method.needs
+        torch.manual_seed(epoch_seed(settings.seed, BEFORE))  # of the helpers' first weights
+        self.teachers = Teachers(source, needs, self.views, device) if source else None
+        self.trainable = Trainable(method.adopt(student), needs.student_taps).to(device)
+        self.study = LoopStudy(self)
+        self.trainable.helpers = method.helpers(self.study)
         to_channels_last(self.trainable)
         self.steps = settings.epochs * len(self.views)
         self.optimizer = make_optimizer(self.trainable.parameters(), settings)
         self.schedule = make_schedule(self.optimizer, settings, self.steps)
         self.module, self.fabric_optimizer = self.fabric.setup(self.trainable, self.optimizer)
-        self.teacher = teacher(self.fabric.device) if teacher is not None else None
-        self.state = Progress()
+
+    def views_of(self, split: SplitTensors) -> Views:
+        """A split as this training augments it."""
+        own = self.settings
+        return Views(split, own.batch_size, own.shift, own.flip, own.seed, own.replays)
 
     def fit(self) -> FitResult:
         """Train to the end, from the last checkpoint if there is one.
@@ -150,35 +179,68 @@ class Loop:
         while self.state.epoch < self.settings.epochs:
             record = self._train_epoch()
             record |= self._validate()
+            if self.teachers is not None:
+                self.teachers.flush()
             self._remember(record)
             self.on_epoch(self.state.epoch, self.trainable.student)
             checkpoint.save(self.scratch, self)
-        student = self.trainable.student
-        student.load_state_dict(self.state.best_weights)
-        student = self.method.finish(student).cpu().eval()
-        return FitResult(student, self.state.history, self.state.best)
+        network = self.trainable.student
+        network.load_state_dict(self.state.best_weights)
+        figures = tuple(self.method.figures(self.study, self.trainable.helpers))
+        student = self.method.finish(network).cpu().eval()
+        return FitResult(student, self.state.history, self.state.best, figures)
 
     def _train_epoch(self) -> dict[str, Any]:
         """One pass over the training split: mean loss by parts, and seconds."""
         start, epoch = time.perf_counter(), self.state.epoch
         torch.manual_seed(epoch_seed(self.settings.seed, epoch))  # dropout: same after a resume
+        told = dict(self.method.begin_epoch(self.study, self.trainable.helpers))
         self.module.train()  # validation, or anyone else, may have left it in eval mode
         steps: list[dict[str, Tensor]] = []
-        for step, (inputs, targets) in enumerate(self.views.epoch(epoch), start=1):
-            steps.append(self._step(inputs, targets, epoch * len(self.views) + step - 1))
+        for step, (who, view) in enumerate(self._lessons(epoch), start=1):
+            steps.append(self._step(who, view, epoch * len(self.views) + step - 1))
             if step % CHECK_EVERY == 0 or step == len(self.views):
                 first = (step - 1) // CHECK_EVERY * CHECK_EVERY  # the others were looked at
                 self._check_finite(steps[first:], first + 1)
             self._tell(step)
         loss = _mean_parts(steps)
-        return {"epoch": epoch + 1, "loss": loss, "seconds": time.perf_counter() - start}
+        record = {"epoch": epoch + 1, "loss": loss, "seconds": time.perf_counter() - start}
+        return {**record, **({"method": told} if told else {})}
 
-    def _step(self, inputs: dict[str, Tensor], targets: Tensor, step: int) -> dict[str, Tensor]:
-        inputs, targets = self.fabric.to_device((inputs, targets))
-        teacher = self.teacher.logits(inputs) if self.teacher is not None else None
-        logits = self.module(inputs).float()
-        batch = Batch(logits, teacher, targets, self.state.epoch, step / self.steps)
-        parts = self.method.loss(batch, self.trainable.helpers)
+    def _lessons(self, epoch: int) -> Iterator[tuple[int | None, View]]:
+        """Who teaches what at each step of an epoch; teachers are told some steps ahead."""
+        steps, history = self.views.steps(epoch), self.state.history
+        for start in range(0, len(steps), AHEAD):
+            planned = []
+            for step, (index, code) in enumerate(steps[start : start + AHEAD], start=start):
+                moment = Moment(epoch, self.settings.epochs, step, len(steps), history)
+                planned.append((self.method.checkpoint(moment), index, code))
+            if self.teachers is not None and self._asks_teacher:
+                self.teachers.expect(planned)
+            for who, index, code in planned:
+                yield who, self.views.view(index, code)
+
+    @property
+    def _asks_teacher(self) -> bool:
+        return self.method.needs.teacher or bool(self.method.needs.teacher_taps)
+
+    def _step(self, who: int | None, view: View, step: int) -> dict[str, Tensor]:
+        inputs, targets = self.fabric.to_device((view.inputs, view.targets))
+        asked = self.teachers if self._asks_teacher else None
+        teacher = asked.signals(who, view, inputs) if asked is not None else None
+        logits, features = self.module(inputs)
+        helpers = self.trainable.helpers
+        batch = Batch(
+            student=logits,
+            teacher=teacher.logits if teacher and self.method.needs.teacher else None,
+            targets=targets,
+            epoch=self.state.epoch,
+            progress=step / self.steps,
+            index=view.index.to(targets.device),
+            student_features=features,
+            teacher_features=teacher.features if teacher else {},
+        )
+        parts = self.method.loss(self.method.adapt(batch, helpers), helpers)
         self.fabric_optimizer.zero_grad()
         self.fabric.backward(torch.stack(list(parts.values())).sum())
         self.fabric_optimizer.step()

@@ -42,7 +42,7 @@ def test_version(project):
 
 def test_the_commands_of_the_design_are_there():
     named = {"run", "plan", "benchmark", "bundle", "verify", "predict", "report", "list", "doctor",
-             "init"}  # fmt: skip
+             "init", "compare", "reproduce"}  # fmt: skip
     assert named <= cli.commands.keys()
 
 
@@ -90,7 +90,10 @@ def test_v_shows_where_an_error_came_from_and_keeps_the_exit_code(project):
     [["run", "edge.yaml", "--until", "distil"], ["run", "edge.yaml", "--again", "distil"],
      ["run", "edge.yaml", "--set", "distill.epochs"], ["list", "mothods"], ["benchmark", "--json"],
      ["run"], ["nonsense"], ["benchmark", "gone.onnx"], ["benchmark", "edge.yaml"],
-     ["report", "gone"], ["bundle", "gone"], ["init", "."]],
+     ["report", "gone"], ["bundle", "gone"], ["init", "."], ["reproduce", "kdd"],
+     ["reproduce", "--seeds", "0"], ["compare", "edge.yaml"],
+     ["compare", "edge.yaml", "--methods", "kdd"], ["compare", "edge.yaml", "--methods", " ,"],
+     ["compare", "edge.yaml", "--methods", "kd", "--seeds", "0"]],
     ids=" ".join,
 )  # fmt: skip
 def test_wrong_usage(project, arguments):

@@ -9,7 +9,7 @@ import pytest
 from edgedistill.pipeline import plugins
 from edgedistill.pipeline.errors import ConfigError, EdgeDistillError
 
-EVERY = [(kind, name) for kind in plugins.KINDS for name in plugins.names(kind)]
+EVERY = [(kind, name) for kind in plugins.LISTED for name in plugins.names(kind)]
 HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "litert_torch", "ai_edge_litert",
          "ai_edge_quantizer", "tensorflow")  # fmt: skip
 
@@ -30,7 +30,7 @@ def test_the_entry_points_of_every_kind_are_found(kind):
 def test_loading_every_plugin_imports_nothing_heavy():
     code = (
         "import sys\nfrom edgedistill.pipeline import plugins\n"
-        "for kind in plugins.KINDS:\n"
+        "for kind in plugins.LISTED:\n"
         "    for name in plugins.names(kind):\n"
         "        plugin = plugins.load(kind, name)\n"
         "        if kind in ('methods', 'models', 'data'):\n"
@@ -39,6 +39,15 @@ def test_loading_every_plugin_imports_nothing_heavy():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", plugins.names("experiments"))
+def test_an_experiment_belongs_to_a_method_and_says_what_it_tries(name):
+    assert plugins.method(name).citation
+    experiment = plugins.load("experiments", name)()
+    assert experiment.claim
+    assert experiment.setting
+    assert experiment.seeds >= 1
 
 
 @pytest.mark.parametrize("name", plugins.names("methods"))

@@ -19,6 +19,7 @@ from edgedistill.pipeline.errors import ModelError
 from edgedistill.pipeline.models.weights import save_weights
 from edgedistill.pipeline.stages import data as data_stage
 from edgedistill.pipeline.stages import distill, modelfiles, teacher
+from edgedistill.pipeline.store import sha256_file
 from edgedistill.pipeline.training import checkpoint
 from edgedistill.pipeline.training.tensors import load_split, read_about
 
@@ -102,7 +103,11 @@ class Work:
         return Workspace(out, scratch, progress)
 
     def artifact(self) -> Artifact:
-        return Artifact("model", "fp32", self.folder / "out", {}, None, "", "")
+        out = self.folder / "out"
+        names = [p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()]
+        return Artifact(
+            "model", "fp32", out, {n: sha256_file(out / n) for n in names}, None, "", ""
+        )
 
     def note(self) -> dict:
         return json.loads((self.folder / "out" / "model.json").read_text())
@@ -118,7 +123,8 @@ def make_student(
     options: dict | None = None, **sections: dict,
 ) -> Work:  # fmt: skip
     inputs = {"data": digits} | ({"teacher": taught} if taught else {})
-    distill.run(method, options or {}, config(**sections), root, inputs, work.space())
+    spec = distill.MethodSpec(method, options or {})
+    distill.run(spec, config(**sections), root, inputs, work.space())
     return work
 
 
@@ -248,7 +254,7 @@ def test_pitfall_03_a_user_function_that_gives_one_model_twice_is_refused(
     teacher.run(whole, root, {"data": digits}, work.space())
     inputs = {"data": digits, "teacher": work.artifact()}
     with pytest.raises(ModelError, match="teacher and student share"):
-        distill.run("kd", {}, whole, root, inputs, Work(tmp_path / "s").space())
+        distill.run(distill.MethodSpec("kd"), whole, root, inputs, Work(tmp_path / "s").space())
 
 
 def test_checkpoints_are_kept_on_request(digits, root, tmp_path) -> None:

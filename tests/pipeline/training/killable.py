@@ -17,8 +17,9 @@ import torch
 
 from edgedistill.pipeline.methods.kd import KnowledgeDistillation
 from edgedistill.pipeline.models.build import build_model
+from edgedistill.pipeline.training.cache import CacheSettings
 from edgedistill.pipeline.training.loop import Loop, LoopSettings
-from edgedistill.pipeline.training.signals import LiveTeacher
+from edgedistill.pipeline.training.signals import TeacherSource
 from edgedistill.pipeline.training.tensors import SplitTensors
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def samples(count: int, seed: int) -> SplitTensors:
 def make_loop(
     scratch: Path, model: str, optimizer: str, progress: Callable[[int, int, str], None]
 ) -> Loop:
-    """A training by `kd` whose every random part matters: dropout, order, views."""
+    """A training by `kd` whose every random part matters: dropout, order, views, stored signals."""
     scratch.mkdir(exist_ok=True)
     settings = LoopSettings(
         epochs=EPOCHS, batch_size=16, optimizer=optimizer, lr=0.02, weight_decay=1e-3,
@@ -54,8 +55,9 @@ def make_loop(
     )  # fmt: skip
     method = KnowledgeDistillation(KnowledgeDistillation.Options(alpha=0.5))
     teacher = network("resnet8", 1)
+    cache = CacheSettings(scratch / "signals", 1e9)
     return Loop(
-        method, network(model, 0), lambda device: LiveTeacher(teacher, device), samples(64, 2),
+        method, network(model, 0), TeacherSource(lambda who: teacher, cache=cache), samples(64, 2),
         samples(32, 3), settings, scratch, progress,
     )  # fmt: skip
 

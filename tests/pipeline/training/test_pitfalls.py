@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgedistill.pipeline.contracts import Needs
+from edgedistill.pipeline.contracts import Method, Needs
 from edgedistill.pipeline.errors import ModelError
-from edgedistill.pipeline.methods.kd import KnowledgeDistillation, soft_divergence
+from edgedistill.pipeline.methods.kd import KnowledgeDistillation
+from edgedistill.pipeline.methods.losses import soft_divergence
 from edgedistill.pipeline.training.checkpoint import FILE
 from edgedistill.pipeline.training.signals import LiveTeacher, check_apart
 
@@ -32,8 +33,8 @@ class Watching(KnowledgeDistillation):
         super().__init__(options)
         self.watch = watch
 
-    def helpers(self, student):
-        self.student = student
+    def helpers(self, study):
+        self.student = study.network
 
     def loss(self, batch, helpers):
         parts = super().loss(batch, helpers)
@@ -53,12 +54,12 @@ class Spy(nn.Module):
         return self.inner(x)
 
 
-class Projected:
+class Projected(Method):
     """Labels only, through a trainable layer and a buffer that are not the student's."""
 
     needs = Needs(labels=True, teacher=False)
 
-    def helpers(self, student):
+    def helpers(self, study):
         projector = nn.Linear(3, 3)
         projector.register_buffer("steps", torch.zeros(()))
         return projector
@@ -66,9 +67,6 @@ class Projected:
     def loss(self, batch, helpers):
         helpers.steps += 1
         return {"labels": F.cross_entropy(helpers(batch.student), batch.targets)}
-
-    def finish(self, student):
-        return student
 
 
 def watching(watch, **options) -> Watching:

@@ -21,7 +21,7 @@ def numbered(count: int, shape: tuple[int, ...] = SHAPE) -> SplitTensors:
 
 
 def collect(views: Views, epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(x["image"].numpy(), y.numpy()) for x, y in views.epoch(epoch)]
+    return [(v.inputs["image"].numpy(), v.targets.numpy()) for v in views.epoch(epoch)]
 
 
 def moved(image: np.ndarray, down: int, right: int, mirror: bool) -> np.ndarray:
@@ -124,11 +124,12 @@ def test_only_images_are_augmented(shift: int, flip: bool) -> None:
 def test_two_images_of_a_sample_move_together() -> None:
     images = numbered(40).inputs["image"]
     split = SplitTensors({"left": images, "right": images + 0.5}, torch.arange(40))
-    for x, _ in Views(split, 8, 2, True, seed=0).epoch(0):
+    for view in Views(split, 8, 2, True, seed=0).epoch(0):
+        x = view.inputs
         inside = x["left"] > 0
         assert torch.equal(x["right"][inside], x["left"][inside] + 0.5)
 
 
 def test_views_are_channels_last() -> None:
-    x, _ = next(iter(Views(numbered(16), 8, 1, False, seed=0).epoch(0)))
+    x = next(iter(Views(numbered(16), 8, 1, False, seed=0).epoch(0))).inputs
     assert x["image"].is_contiguous(memory_format=torch.channels_last)

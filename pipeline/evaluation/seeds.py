@@ -1,0 +1,123 @@
+"""What a few seeds tell: means with exact t-intervals, paired differences; NumPy alone.
+
+Every interval is two-sided with 95 % confidence.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import DataError
+from .statistics import CONFIDENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_HALVINGS = 60  # of an angle: as exact as a float
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One figure over seeds.
+
+    Attributes:
+        count: seeds.
+        solved: seeds with a finite value.
+        mean: of all; None where a value is not finite.
+        low: lower end of the mean's interval; None with one seed, or without a mean.
+        high: upper end.
+        least: smallest value.
+        most: largest value.
+        median: of all, which a few infinite values leave alone.
+    """
+
+    count: int
+    solved: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    least: float
+    most: float
+    median: float
+
+    @property
+    def reach(self) -> float | None:
+        """Half the width of the interval; None where there is none."""
+        return None if self.high is None or self.mean is None else self.high - self.mean
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval proves a sign."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+def spread(values: Sequence[float], step: float = 0.0) -> Spread:
+    """Mean of independent seeds with its t-interval: `mean +- t(n - 1) s / sqrt(n)`.
+
+    Source: Student, The probable error of a mean, Biometrika 6, 1908.
+
+    Args:
+        values: one per seed; infinite where a threshold was never reached.
+        step: the steps in which a value can move, such as `1 / N` for an accuracy on `N` samples.
+            Two seeds that agree by chance would else prove that there is no spread at all: `s` is
+            taken to be at least that of a value that is rounded to this step, `step / sqrt(12)`.
+
+    Raises:
+        DataError: no values.
+    """
+    if not values:
+        raise DataError("no values to average; expected one per seed", "run one seed or more")
+    found = np.asarray(values, dtype=np.float64)
+    finite, count = np.isfinite(found), len(found)
+    mean = float(found.mean()) if finite.all() else None
+    low = high = None
+    if mean is not None and count > 1:
+        deviation = max(float(found.std(ddof=1)), step / math.sqrt(12))
+        reach = student_quantile(count - 1) * deviation / math.sqrt(count)
+        low, high = mean - reach, mean + reach
+    ends = float(found.min()), float(found.max()), float(np.median(found))
+    return Spread(count, int(finite.sum()), mean, low, high, *ends)
+
+
+@cache
+def student_quantile(freedom: int, confidence: float = CONFIDENCE) -> float:
+    """Two-sided quantile of Student's t, exact for every whole number of degrees of freedom.
+
+    With `t = sqrt(freedom) tan(angle)`, the probability within `+-t` is a finite sum of powers of
+    `cos(angle)` (M. Abramowitz and I. Stegun, Handbook of Mathematical Functions, 1964, 26.7.3 and
+    26.7.4), which is inverted by bisection.
+
+    Args:
+        freedom: degrees of freedom, 1 or more.
+        confidence: between 0 and 1.
+
+    Raises:
+        DataError: fewer than 1 degree of freedom, or no such confidence.
+    """
+    if freedom < 1 or not 0 < confidence < 1:
+        raise DataError(
+            f"t-quantile of {confidence} with {freedom} degrees of freedom: expected a share"
+            " between 0 and 1, and 1 or more",
+            "an interval needs 2 values or more",
+        )
+    low, high = 0.0, math.pi / 2
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, freedom) < confidence else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _within(angle: float, freedom: int) -> float:
+    """Probability that `|t| <= sqrt(freedom) tan(angle)`."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
+    for power in range(odd, freedom - 1, 2):
+        total += term
+        term *= cosine * cosine * (power + 1) / (power + 2)
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

@@ -1,0 +1,155 @@
+"""The fastest way to compute a teacher's signals that agrees with torch in fp32.
+
+On a CPU a network that OpenVINO compiled needs about half the time that torch does; see
+docs/benchmarks.md. The choice never hangs on a clock, so that the same work always gives the same
+signals: OpenVINO where there is enough work to pay for compiling, it is installed, can take the
+model and agrees; torch otherwise.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .signals import LiveTeacher, Signals
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BATCH = 128
+WORTH_COMPILING = 1e11  # operations: about a second of torch on two cores, as long as compiling
+TOLERANCE = 1e-3  # of the largest value; what is stored is rounded to fp16, which is half of it
+
+
+class Engine(Protocol):
+    """Computes signals of inputs, batch after batch.
+
+    Attributes:
+        name: of what computes.
+    """
+
+    name: str
+
+    def compute(self, inputs: Mapping[str, Tensor]) -> Signals:
+        """Signals of any number of samples, on the CPU."""
+
+
+class TorchEngine:
+    """The live teacher itself, in large batches."""
+
+    name = "torch"
+
+    def __init__(self, teacher: LiveTeacher) -> None:
+        self.teacher = teacher
+
+    def compute(self, inputs: Mapping[str, Tensor]) -> Signals:
+        return self.teacher.compute(inputs).to(torch.device("cpu"))
+
+
+class OpenVinoEngine:
+    """The same network, compiled by OpenVINO for one batch size; fp32 arithmetic is asked for.
+
+    Args:
+        teacher: whose network and taps.
+        example: inputs `(N, ...)` by name; N is at least 2.
+    """
+
+    name = "openvino"
+
+    def __init__(self, teacher: LiveTeacher, example: Mapping[str, Tensor]) -> None:
+        import openvino
+
+        self.taps = list(teacher.tapped.layers)
+        flat = _Flat(teacher, tuple(example)).eval()
+        given = tuple(value[:2] for value in example.values())
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the tracer's advice is for its own users
+            traced = torch.jit.trace(flat, given, check_trace=False)
+            network = openvino.convert_model(traced, example_input=given)
+        ports = zip(network.inputs, given, strict=True)
+        network.reshape({port: [BATCH, *value.shape[1:]] for port, value in ports})
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        self._request = (
+            openvino.Core().compile_model(network, "CPU", settings).create_infer_request()
+        )
+
+    def compute(self, inputs: Mapping[str, Tensor]) -> Signals:
+        total = len(next(iter(inputs.values())))
+        parts = [
+            self._compute([value[start : start + BATCH] for value in inputs.values()])
+            for start in range(0, total, BATCH)
+        ]
+        logits, *features = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
+        return Signals(logits, dict(zip(self.taps, features, strict=True)))
+
+    def _compute(self, inputs: list[Tensor]) -> list[Tensor]:
+        """One batch, filled up with copies of its first sample."""
+        count = len(inputs[0])
+        filled = [
+            torch.cat([x, x[:1].expand(BATCH - count, *x.shape[1:])]) if count < BATCH else x
+            for x in inputs
+        ]
+        results: Any = self._request.infer([x.contiguous().numpy() for x in filled])
+        return [torch.from_numpy(value[:count].copy()) for value in results.values()]
+
+
+class _Flat(nn.Module):
+    """Tensors in, tensors out: logits, then each feature."""
+
+    def __init__(self, teacher: LiveTeacher, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = teacher.model
+        self._tapped, self._names = teacher.tapped, names
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        logits, features = self._tapped(dict(zip(self._names, inputs, strict=True)))
+        return logits, *features.values()
+
+
+def fastest(teacher: LiveTeacher, example: Mapping[str, Tensor], samples: int) -> Engine:
+    """The engine for a teacher.
+
+    Args:
+        teacher: gives the signals that must be met.
+        example: some inputs `(N, ...)`, N at least 2, on which agreement is checked.
+        samples: how many it will be asked for, roughly.
+    """
+    reference = TorchEngine(teacher)
+    if teacher.device.type != "cpu" or find_spec("openvino") is None:
+        return reference
+    if samples * operations(teacher, example) < WORTH_COMPILING:
+        return reference
+    try:
+        compiled = OpenVinoEngine(teacher, example)
+        agrees = agree(reference.compute(example), compiled.compute(example))
+    except (RuntimeError, ValueError, TypeError, NotImplementedError):
+        return reference  # it cannot take the model: torch is slower and always right
+    return compiled if agrees else reference
+
+
+def operations(teacher: LiveTeacher, example: Mapping[str, Tensor]) -> float:
+    """Floating-point operations of one sample: multiplications and additions of its layers."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        teacher.compute(example)
+    return float(counter.get_total_flops()) / len(next(iter(example.values())))
+
+
+def agree(wanted: Signals, got: Signals) -> bool:
+    """Whether every signal is within `TOLERANCE` of what is wanted."""
+    pairs = [(wanted.logits, got.logits)]
+    pairs += [(value, got.features[tap]) for tap, value in wanted.features.items()]
+    return all(_close(a, b) for a, b in pairs)
+
+
+def _close(wanted: Tensor, got: Tensor) -> bool:
+    scale = max(1.0, float(wanted.abs().max()))
+    return bool((wanted - got).abs().max() <= TOLERANCE * scale)

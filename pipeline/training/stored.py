@@ -1,0 +1,139 @@
+"""A teacher that is asked once for each view of each sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..store import canonical
+from .cache import SignalTable, check_room, stale, table_bytes
+from .codec import Codec
+from .engine import TOLERANCE, fastest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from .cache import CacheSettings
+    from .signals import LiveTeacher, Signals
+    from .views import Steps, View, Views
+
+FORMAT = 1  # raised when the meaning of the files changes
+CHECKED_SHARE, CHECKED_AT_MOST = 0.01, 256
+_HALF = 1e-3  # twice the relative error of rounding to fp16
+_EPOCHS = 5  # of a short training: the least that a teacher is asked for
+_AT_ONCE = 1024  # views that are held in memory while they are computed
+
+
+class StoredTeacher:
+    """Signals of every view, computed when they are first asked for.
+
+    Args:
+        teacher: computes what is not there yet.
+        views: of the split that is learned from.
+        settings: where and how.
+        key: what teacher and data are.
+
+    Attributes:
+        bytes: size of the cache once it is full.
+
+    Raises:
+        TrainingError: the cache would outgrow its limit or the disk, or it is stale.
+    """
+
+    def __init__(
+        self, teacher: LiveTeacher, views: Views, settings: CacheSettings, key: str
+    ) -> None:
+        self.views = views
+        example = _example(views)
+        seen = min(views.count, _EPOCHS) * len(views.split)
+        self.engine = fastest(teacher, example, seen)
+        signals = self.engine.compute(example)
+        taps = teacher.tapped.layers
+        self.codec = Codec(tuple(taps), signals.logits.shape[1], settings.top)
+        probe = self.codec.encode(signals)
+        layout = {name: (str(value.dtype), value.shape[1:]) for name, value in probe.items()}
+        rows = (len(views.split), views.count)
+        about: dict[str, Any] = {
+            "format": FORMAT,
+            "of": key,
+            "engine": self.engine.name,
+            "augment": [views.shift, views.flip, views.replays],
+            "layers": [[layer, tap.reduce] for tap, layer in taps.items()],
+            "rows": list(rows),
+            "layout": {name: [dtype, list(shape)] for name, (dtype, shape) in layout.items()},
+        }
+        folder = settings.folder / hashlib.sha256(canonical(about)).hexdigest()[:24]
+        self.bytes = table_bytes(rows, layout)
+        check_room(folder, self.bytes, settings)
+        self.table = SignalTable(folder, rows, layout)
+        (folder / "about.json").write_text(json.dumps(about, indent=1))
+        self._check_fresh()
+
+    def expect(self, steps: Steps) -> None:
+        """Compute what is missing of some steps, all at once."""
+        index = torch.cat([index for index, _ in steps])
+        code = torch.cat([code for _, code in steps])
+        absent = torch.from_numpy(self.table.missing(index.numpy(), code.numpy()))
+        if absent.any():
+            self._fill(index[absent], code[absent])
+
+    def signals(self, view: View, inputs: Mapping[str, Tensor]) -> Signals:
+        self.expect([(view.index, view.code)])
+        stored = self.codec.decode(self.table.read(view.index.numpy(), view.code.numpy()))
+        return stored.to(next(iter(inputs.values())).device)
+
+    def flush(self) -> None:
+        self.table.flush()
+
+    def fill(self) -> None:
+        """Store every view of every sample now."""
+        everything = torch.arange(len(self.views.split))
+        for code in range(self.views.count):
+            self.expect([(everything, torch.full_like(everything, code))])
+        self.flush()
+
+    def _fill(self, index: Tensor, code: Tensor) -> None:
+        for rows, codes in zip(index.split(_AT_ONCE), code.split(_AT_ONCE), strict=True):
+            self.table.write(rows.numpy(), codes.numpy(), self._computed(rows, codes))
+
+    def _computed(self, index: Tensor, code: Tensor) -> dict[str, NDArray[Any]]:
+        return self.codec.encode(self.engine.compute(self.views.inputs(index, code)))
+
+    def _check_fresh(self) -> None:
+        """Compute a hundredth of what is there again.
+
+        Raises:
+            TrainingError: it is not what this teacher says.
+        """
+        index, code = np.nonzero(self.table.filled)
+        count = min(CHECKED_AT_MOST, math.ceil(CHECKED_SHARE * len(index)))
+        if not count:
+            return
+        chosen = np.random.default_rng(len(index)).choice(len(index), count, replace=False)
+        rows, codes = index[chosen], code[chosen]
+        stored = self.table.read(rows, codes)
+        for name, fresh in self._computed(torch.from_numpy(rows), torch.from_numpy(codes)).items():
+            if name != "top-class":  # of two equally likely classes either may be named
+                _compare(fresh.astype(float), stored[name].astype(float), self.table.folder)
+
+
+def _compare(fresh: NDArray[Any], stored: NDArray[Any], folder: Any) -> None:
+    error = float(np.abs(fresh - stored).max())
+    scale = max(1.0, float(np.abs(fresh).max()))
+    if not error <= (TOLERANCE + _HALF) * scale:  # not: NaN is no agreement
+        told = f"{len(fresh)} views computed again differ by up to {error:.3g}"
+        raise stale(folder, told)
+
+
+def _example(views: Views) -> dict[str, Tensor]:
+    """A few views, at least two, on which engines are compared."""
+    index = torch.arange(64) % len(views.split)
+    return views.inputs(index, torch.arange(64) % views.count)
