@@ -264,7 +264,7 @@ def _results(
         "select",
         (*models, *measured),
         {"name": config.name, "goals": goals, "precisions": list(reported)},
-        1,
+        2,
         partial(select.run, config.name, goals, reported),
         optional=(*baseline, *exports),
     )
@@ -281,7 +281,7 @@ def _results(
         "report",
         ("select", *measured),
         {"name": config.name, "exports": list(exports)},
-        1,
+        2,
         report.run,
         optional=exports,
         libraries=("matplotlib", "jinja2", *report.LIBRARIES),

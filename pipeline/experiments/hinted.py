@@ -105,7 +105,7 @@ class Regressors(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """`(S * N, in)` -> `(S * N, out)`."""
-        return self.nets(features.unflatten(0, (len(self.nets), -1))).flatten(0, 1)
+        return self.nets(features.view(len(self.nets), -1, features.shape[1])).flatten(0, 1)
 
 
 def _hinted(

@@ -82,10 +82,10 @@ class CorruptedHead:
     )
     setting: ClassVar[str] = (
         "scikit-learn's digits, 8x8. Teacher: MLP 128-128-128-128 trained on 800 other items;"
-        " student: MLP 16, the same start and steps for every arm; T = 2; probes are linear,"
-        " cross-fitted, chosen on 100 validation items. The head's weights get noise of 0, 1 and 2"
-        " times twice their standard deviation; all is fitted anew for each. Probes read labels,"
-        " plain kd does not: controls are labels alone, and kd half from the labels."
+        " student: MLP 16, the same start and steps for every arm; T = 2; linear probes, chosen on"
+        " 100 validation items. The head's weights get noise of 0, 1 and 2 times twice their"
+        " standard deviation; all is fitted anew for each. Probes read labels, plain kd does not:"
+        " controls are labels alone, and kd half from the labels; and probes without a cross-fit."
     )
     seeds: ClassVar[int] = 6
 

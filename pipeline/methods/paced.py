@@ -236,7 +236,7 @@ class Paced(Method):
             raise TrainingError(
                 f"paced: the {len(logits)} passes over the training samples are all the same,"
                 " expected augmented views that differ",
-                "augment the data (`augment` in the config), or take `estimator: prob`",
+                "augment the data (`data.augment` in the config), or take `estimator: prob`",
             )
         return pass_rate(logits.argmax(dim=2), targets, self.options.smoothing)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .attribution import accuracy_hops, accuracy_waterfall
 from .bars import file_sizes
 from .curves import learning_curves
+from .diagnostics import line_chart
 from .distributions import latency_distributions
 from .tradeoff import accuracy_latency
 from .views import Report, targets
@@ -24,6 +25,7 @@ __all__ = [
     "file_sizes",
     "latency_distributions",
     "learning_curves",
+    "line_chart",
 ]
 
 
@@ -45,7 +47,7 @@ def draw_charts(report: Report, latencies: Mapping[str, Sequence[float]]) -> dic
         latencies: artefact name (or `teacher`) -> latency of each inference in milliseconds.
 
     Returns:
-        Section of the page -> its charts: `tradeoff`, `attribution`, `cost` and `training`.
+        Section of the page -> its charts: `tradeoff`, `attribution`, `cost`, `training` and `diagnostics`.
     """
     tradeoffs = [
         Chart(
@@ -62,8 +64,22 @@ def draw_charts(report: Report, latencies: Mapping[str, Sequence[float]]) -> dic
         "attribution": _attribution(report),
         "cost": _cost(report, latencies),
         "training": [_training(report)],
+        "diagnostics": _diagnostics(report),
     }
     return {name: [c for c in charts if c.svg] for name, charts in sections.items()}
+
+
+def _diagnostics(report: Report) -> list[Chart]:
+    found = report["student"]["figures"]
+    return [
+        Chart(
+            f"diagnostic-{n}",
+            figure["title"],
+            figure["note"],
+            line_chart(figure, f"diagnostic-{n}"),
+        )
+        for n, figure in enumerate(found)
+    ]
 
 
 def _attribution(report: Report) -> list[Chart]:

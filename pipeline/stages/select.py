@@ -141,17 +141,26 @@ def _student(artifact: Artifact, key: str, answers: Answers) -> dict[str, Any]:
 
     note = json.loads((artifact.root / "model.json").read_text())
     history = json.loads((artifact.root / "history.json").read_text())
+    also = note.get("with", [])
     best = history[note["best_epoch"] - 1]
     correct = answers.correct
     return {
         **_model(artifact),
-        "method": note["method"],
+        "method": " with ".join((note["method"], *([", ".join(also)] if also else []))),
         "accuracy": verdict.accuracy(correct[key]),
         "agreement": {"teacher": answers.agreement(key, TEACHER)},
         "drop": verdict.drop(correct[TEACHER], correct[key]),
         "epochs": {"best": _epoch(best), "last": _epoch(history[-1])},
         "history": history,
+        "figures": _figures(artifact),
     }
+
+
+def _figures(artifact: Artifact) -> list[dict[str, Any]]:
+    """The method's diagnostics, if it has any."""
+    file = artifact.root / "figures.json"
+    figures: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    return figures
 
 
 def _epoch(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ModelError
 from . import modelfiles
+from .rehearsal import rehearse
 from .training import loop_settings
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ def run(config: Config, root: Path, inputs: Mapping[str, Artifact], workspace: W
 
     section, data = config.teacher, inputs["data"]
     about = read_about(data.root)
-    student = modelfiles.model_settings(config.student.model, config.student.options, root)
-    modelfiles.build(student, about, root, "student")  # a misfit shows now, not after hours
+    rehearse(config, root, data)  # a misfit shows now, not after hours
     spec = modelfiles.model_settings(section.model, section.options, root)
     torch.manual_seed(config.train.seed)
     model = modelfiles.build(spec, about, root, "teacher")
@@ -47,6 +47,7 @@ def run(config: Config, root: Path, inputs: Mapping[str, Artifact], workspace: W
     else:
         model, history = _train(model, config, data, workspace)
     accuracy = modelfiles.save(workspace, model, spec, data, history, {})
+    _check_logits(workspace.out)
     _check_better_than_guessing(accuracy, data)
 
 
@@ -83,6 +84,19 @@ def _train(
         # Copied, not moved: a kill from here on must find them again.
         shutil.copytree(kept, workspace.out / "checkpoints")
     return result.student, result.history
+
+
+def _check_logits(out: Path) -> None:
+    """See that the outputs are logits: a temperature means nothing for probabilities."""
+    import numpy as np
+
+    logits = np.load(out / "outputs" / "validation.npy")
+    if logits.min() >= 0 and np.allclose(logits.sum(axis=1), 1, atol=1e-3):
+        raise ModelError(
+            "the teacher gives probabilities: each row of its outputs is at least 0 and adds up to"
+            " 1; expected logits",
+            "take the softmax off its end; where that cannot be done, return its logarithm",
+        )
 
 
 def _check_better_than_guessing(accuracy: float, data: Artifact) -> None:

@@ -120,7 +120,7 @@ def test_seeds_are_of_the_student_alone(comparer):
 
 @pytest.mark.parametrize("method", ["kd", "none"])
 def test_cells_of_the_first_seed_are_the_stages_of_a_run(comparer, method):
-    trunk, tasks = comparer.tasks(distill={"method": method, "epochs": 2})
+    _, tasks = comparer.tasks(distill={"method": method, "epochs": 2})
     plan = make_plan(load_config(comparer.project.config), comparer.project.root)
     of_run = {stage.name: stage for stage in plan.stages}
     own = {task.method: task.stage for task in tasks if task.seed == 5}

@@ -14,6 +14,7 @@ from torch import nn
 
 from edgedistill.pipeline.contracts import Batch, Tap
 from edgedistill.pipeline.errors import TrainingError
+from edgedistill.pipeline.methods.composed import Composed, faults
 from edgedistill.pipeline.methods.intermediate_probes import IntermediateProbes
 from edgedistill.pipeline.methods.kd import KnowledgeDistillation
 from edgedistill.pipeline.methods.losses import soft_divergence
@@ -217,6 +218,20 @@ def test_under_kd_the_target_is_the_probes() -> None:
     kd = KnowledgeDistillation(KnowledgeDistillation.Options(alpha=1, temperature=2))
     wanted = soft_divergence(given.student, target(method, helpers), 2.0)
     assert torch.equal(kd.loss(method.adapt(given, helpers), None)["teacher"], wanted)
+
+
+def test_kd_with_probes_and_probes_alone_train_the_same_student(kit) -> None:
+    kd, probes = kit.kd(alpha=1, temperature=2), IntermediateProbes(IntermediateProbes.Options())
+    assert faults(type(kd), [type(probes)]) == []
+    a, b = (
+        kit.loop(method, kit.model(), kit.teacher()).fit()
+        for method in (Composed(kd, [probes]), probes)
+    )
+    assert kit.equal(kit.weights(a.student), kit.weights(b.student))
+    assert a.history[0]["method"].keys() == {
+        f"intermediate-probes: {name}" for name in b.history[0]["method"]
+    }
+    assert "method" not in b.history[1]
 
 
 # The targets.

@@ -16,11 +16,19 @@ def texts(svg):
 def test_every_chart_is_drawn_and_is_well_formed(drawn):
     assert [chart.name for chart in drawn] == [
         "tradeoff-0", "waterfall", "hops", "latencies", "sizes", "curves",
+        "diagnostic-0",
     ]  # fmt: skip
     for chart in drawn:
         root = ElementTree.fromstring(chart.svg)
         assert root.get("role") == "img"
         assert "metadata" not in chart.svg
+
+
+def test_a_methods_diagnostic_shows_its_lines_and_labels(report):
+    (figure,) = report["student"]["figures"]
+    found = texts(charts.line_chart(figure, "x"))
+    assert {"pass rate p", "% of samples", "first epoch", "last epoch"} <= set(found)
+    assert charts.line_chart({**figure, "series": {"nothing": [[], []]}}, "x") == ""
 
 
 def test_ids_do_not_clash_between_charts(drawn):
@@ -107,7 +115,7 @@ def test_distributions_put_the_teacher_first_and_strangers_last(report, latencie
 
 def test_charts_without_figures_are_left_out(failing):
     failing.update(artifacts=[], attribution=[])
-    failing["student"]["history"] = []
+    failing["student"].update(history=[], figures=[])
     assert not any(charts.draw_charts(failing, {}).values())
 
 

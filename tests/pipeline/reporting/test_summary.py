@@ -46,6 +46,7 @@ def test_every_figure_of_the_report_is_shown_somewhere_in_words(report):
     report["attribution"] = [
         hop for hop in report["attribution"] if hop["artifact"] == "onnx-int8"
     ]  # fmt: skip
+    report["student"]["figures"] = []  # those are shown as pictures alone
     before = everything(report)
     paths = [path for path in figures_of(report) if path[-1] != "accuracy"]
     assert len(paths) > 100
