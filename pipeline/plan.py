@@ -83,6 +83,7 @@ def make_plan(config: Config, root: Path) -> Plan:
         ConfigError: a format cannot be written in a precision, or there is no such device.
     """
     _check_device(config)
+    _check_checkpoints(config)
     exporters = {kind: plugins.exporter(kind) for kind in config.export.formats}
     _check_precisions(config, exporters)
     training = (_data(config, root), *_training(config, root))
@@ -103,6 +104,24 @@ def _check_device(config: Config) -> None:
                 "train.devices = cuda: no CUDA GPU, or no CUDA build of torch, is here",
                 hint="use auto or cpu; `edgedistill doctor` shows the torch build",
             )
+
+
+def _check_checkpoints(config: Config) -> None:
+    """See that a method that goes by the teacher's own training will find it."""
+    if not MethodSpec.of(config).build().needs.checkpoints:
+        return
+    if config.teacher.weights is not None:
+        raise ConfigError(
+            f"distill.method = {config.distill.method!r} follows the teacher's own training, and"
+            " teacher.weights are loaded: how they came about is not known",
+            hint="train the teacher here (remove teacher.weights), or take another method",
+        )
+    if not config.teacher.checkpoints:
+        raise ConfigError(
+            f"distill.method = {config.distill.method!r} needs checkpoints of the teacher's"
+            " training, and teacher.checkpoints = 0 keeps none",
+            hint="set teacher.checkpoints: 1, which keeps one per epoch",
+        )
 
 
 def _check_precisions(config: Config, exporters: dict[str, Exporter]) -> None:

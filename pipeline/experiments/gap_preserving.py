@@ -3,92 +3,30 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..contracts import Batch
-from ..data.load import load_data
-from ..data.source import INPUT
 from ..methods.expansion import grow
-from ..methods.expansion_pair import DYNAMIC_TEACHER, Apart, Pair
-from ..methods.gap_preserving import DYNAMIC, GapPreserving
+from ..methods.expansion_pair import Apart, Pair
+from ..methods.gap_preserving import GapPreserving
 from ..methods.kd import KnowledgeDistillation
 from ..methods.none import LabelsOnly
 from .contract import Arm, Check, Outcome, Table
+from .digit_net import DigitNet, Digits, Training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..contracts import Method
 
-_NOISE = 0.3  # added to the pixels, which have variance 1
-_CLIP = 5.0
 _GAP = 2.0  # points
-_PLAIN, _GROWN, _UNRELATED = "labels only", "GPD*, lambda", "unrelated wide teacher, lambda"
 _LAMBDAS = (1, 3)
-
-
-class DigitNet(nn.Module):
-    """3x3, depthwise 3x3 and 1x1 convolutions, a residual block, a linear layer.
-
-    Args:
-        width: channels of the first layer; later ones have twice as many.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        wide = 2 * width
-        self.stem = nn.Conv2d(1, width, 3, padding=1, bias=False)
-        self.norm0 = nn.BatchNorm2d(width)
-        self.depthwise = nn.Conv2d(width, width, 3, 2, 1, groups=width, bias=False)
-        self.norm1 = nn.BatchNorm2d(width)
-        self.pointwise = nn.Conv2d(width, wide, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(wide)
-        self.residual = nn.Conv2d(wide, wide, 3, padding=1, bias=False)
-        self.norm3 = nn.BatchNorm2d(wide)
-        self.head = nn.Linear(wide, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images `(N, 1, 8, 8)` to logits `(N, 10)`."""
-        x = F.relu(self.norm0(self.stem(x)))
-        x = F.relu(self.norm1(self.depthwise(x)))
-        x = F.relu(self.norm2(self.pointwise(x)))
-        x = F.relu(x + self.norm3(self.residual(x)))
-        logits: Tensor = self.head(x.mean((2, 3)))
-        return logits
-
-
-@dataclass(frozen=True, slots=True)
-class Digits:
-    """Images `(N, 1, 8, 8)` and labels `(N,)` of one draw."""
-
-    images: Tensor
-    labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-
-    @classmethod
-    def drawn(cls, seed: int, training: int) -> Digits:
-        """All 1,797 digits, some of them, drawn by the seed, for training."""
-        images, labels = _all_digits()
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-        train, test = order[:training], order[training:]
-        return cls(images[train], labels[train], images[test], labels[test])
-
-    def accuracy(self, network: nn.Module) -> float:
-        """Percent of the test digits that a network gets right, in eval mode."""
-        with torch.no_grad():
-            right = network.eval()(self.test_images).argmax(1) == self.test_labels
-        return 100 * float(right.float().mean())
+_PLAIN, _GROWN, _UNRELATED = "labels only", "GPD*, lambda", "unrelated wide teacher, lambda"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +125,14 @@ class SharedGrowth:
     def _static(self, digits: Digits, seed: int) -> nn.Module:
         torch.manual_seed(1000 + seed)
         teacher = DigitNet(self.static_width)
-        self._train(self.recipes()[0], teacher, digits, None, seed)
+        none = LabelsOnly(LabelsOnly.Options())
+        Training(self.epochs, self.batch, self.lr).run(none, teacher, digits, None, seed)
         return teacher.eval()
 
     def _arm(self, recipe: Recipe, digits: Digits, static: nn.Module, seed: int) -> Result:
-        network = self._network(recipe, seed)
-        self._train(recipe, network, digits, static, seed)
+        network, epochs = self._network(recipe, seed), self.epochs * recipe.longer
+        training = Training(epochs, self.batch, recipe.lr)
+        training.run(recipe.method, network, digits, static, seed)
         student = digits.accuracy(recipe.method.finish(network))
         if isinstance(network, Pair):
             return Result(student, digits.accuracy(network.teacher))
@@ -204,55 +144,6 @@ class SharedGrowth:
             return recipe.method.adopt(student)
         torch.manual_seed(2000 + seed)
         return Apart(student, DigitNet(self.width * self.ratio))
-
-    def _train(
-        self,
-        recipe: Recipe,
-        network: nn.Module,
-        digits: Digits,
-        static: nn.Module | None,
-        seed: int,
-    ) -> None:
-        random, each = torch.Generator().manual_seed(seed), len(digits.labels) // self.batch
-        steps = self.epochs * recipe.longer * each
-        optimizer = torch.optim.SGD(network.parameters(), recipe.lr, momentum=0.9)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        network.train()
-        for step in range(steps):
-            if step % each == 0:
-                order = torch.randperm(len(digits.labels), generator=random)
-            index = order[step % each * self.batch :][: self.batch]
-            batch = _batch(recipe.method, network, static, digits, index, random)
-            optimizer.zero_grad()
-            loss = torch.stack(list(recipe.method.loss(batch, None).values())).sum()
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
-            optimizer.step()
-            schedule.step()
-
-
-def _batch(
-    method: Method,
-    network: nn.Module,
-    static: nn.Module | None,
-    digits: Digits,
-    index: Tensor,
-    random: torch.Generator,
-) -> Batch:
-    """What a method's loss sees of some digits with noise on them."""
-    clean = digits.images[index]
-    x = clean + _NOISE * torch.randn(clean.shape, generator=random)
-    features: Mapping[Any, Tensor] = {}
-    if isinstance(network, Pair):
-        logits, found = network.forward_with_taps(x, [DYNAMIC_TEACHER])
-        features = {DYNAMIC: found[DYNAMIC_TEACHER]}
-    else:
-        logits = network(x)
-    teacher = None
-    if method.needs.teacher and static is not None:
-        with torch.no_grad():
-            teacher = static(x)
-    return Batch(logits, teacher, digits.labels[index], 0, 0.0, index, features)
 
 
 def _exactness(student: nn.Module, images: Tensor, ratio: int) -> tuple[float, float]:
@@ -267,15 +158,6 @@ def _exactness(student: nn.Module, images: Tensor, ratio: int) -> tuple[float, f
     back = grow(student, ratio, branches=3, noise=0).student().state_dict()
     apart = max(float((back[name] - tensor).abs().max()) for name, tensor in given.items())
     return max(float(difference.max()) for difference in differences), apart
-
-
-@functools.cache
-def _all_digits() -> tuple[Tensor, Tensor]:
-    dataset = load_data({"source": "digits"}, Path())
-    splits = dataset.splits().values()
-    inputs = [dataset.preprocessing.apply(split.inputs)[INPUT] for split in splits]
-    targets = np.concatenate([split.targets for split in splits])
-    return torch.from_numpy(np.concatenate(inputs)), torch.from_numpy(targets).long()
 
 
 def _tables(found: Mapping[str, Sequence[Result]]) -> tuple[Table, ...]:

@@ -35,7 +35,7 @@ TEST = "% of test digits"
 
 def paced(**options: object) -> Paced:
     """PACED without our floor and warm-up, unless they are given."""
-    return Paced(Paced.Options.model_validate({"floor": 0, "warmup": 0, **options}))
+    return Paced(Paced.Options.model_validate({"floor": 0, "warmup_epochs": 0, **options}))
 
 
 def uniform(kl: str = "forward") -> Paced:
@@ -73,7 +73,7 @@ def cold_lessons() -> list[Lesson]:
         Lesson(NO_FLOOR, paced()),
         Lesson(FLOOR, paced(floor=SAME_AS_005)),
         Lesson("floor 0.05 of the peak", paced(floor=0.05)),
-        Lesson("warm-up of 1 epoch", paced(warmup=1)),
+        Lesson("warm-up of 1 epoch", paced(warmup_epochs=1)),
         Lesson("our defaults (floor 0.05, warm-up 1)", Paced(Paced.Options())),
     ]
 

@@ -135,14 +135,14 @@ class SparseParity:
                 method.follow(teachers.curve(seed, kept_every), CHANCE)
             return Lesson(name, methods[0], tuple(method.checkpoint for method in methods))
 
-        two = follow(TWO_SHOT, 1, schedule="two-shot", labels="hard", switch=share)
+        two = follow(TWO_SHOT, 1, course="two-shot", labels="hard", switch=share)
         return [
             Lesson(CE, LabelsOnly(LabelsOnly.Options())),
-            follow(ONE_SHOT, 1, schedule="one-shot", labels="hard"),
-            follow(PROGRESSIVE, coarse, schedule="time-matched", labels="hard"),
+            follow(ONE_SHOT, 1, course="one-shot", labels="hard"),
+            follow(PROGRESSIVE, coarse, course="time-matched", labels="hard"),
             two,
             Lesson(LATE, two.method, tuple(self._too_late(course) for course in courses)),
-            follow(TEMPERED, coarse, schedule="time-matched", labels="tempered"),
+            follow(TEMPERED, coarse, course="time-matched", labels="tempered"),
         ]
 
     def _too_late(self, course: Course) -> Callable[[Moment], int | None]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,7 +27,7 @@ from ..store import explaining, write_atomic
 from ..surroundings import surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from .contract import Experiment
@@ -130,12 +131,12 @@ def run_experiment(
 
 def _plain(value: Any) -> Any:
     """The same for JSON: no tuples, no numbers of other libraries, `inf` and `nan` as texts."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
     if value is None or isinstance(value, str | bool | int):
         return value
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
     if hasattr(value, "tolist"):  # an array or a tensor, also one of a single number
         return _plain(value.tolist())
     number = float(value)

@@ -87,5 +87,5 @@ def _nothing_kept(curve: Sequence[CurvePoint]) -> TrainingError:
         "progressive needs checkpoints of the teacher; this one was loaded from weights, so its "
         "training is not known",
         "let it be trained here, without teacher.weights and with teacher.checkpoints: 1; "
-        "or set distill.schedule: one-shot",
+        "or set distill.course: one-shot",
     )

@@ -6,70 +6,29 @@ a weight that can be replicated with them. Whatever cannot be proved is refused 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
 from ..errors import TrainingError
+from .expansion_flow import (
+    ACTIVATIONS,
+    ARITHMETIC,
+    CONVOLUTIONS,
+    ELEMENTWISE,
+    NORMS,
+    POOLING,
+    POOLS,
+    SAME,
+    Fact,
+    Flow,
+    Size,
+)
 from .expansion_layers import Growth
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """What is known of a tensor.
-
-    Attributes:
-        axis: the axis that is replicated, -1 for the last one of an unknown rank; None where both
-            networks see the same tensor.
-        rank: number of axes, with the batch; None where it is unknown.
-    """
-
-    axis: int | None = None
-    rank: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """A number or a shape that was read from a tensor.
-
-    Attributes:
-        batch: it is the size of the batch.
-        replicated: it is the shape of a tensor that is replicated.
-    """
-
-    batch: bool = False
-    replicated: bool = False
-
-
-Fact: TypeAlias = Flow | Size
-
-_SAME = Flow()
-_CONVOLUTIONS: dict[type[nn.Module], int] = {nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5}
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
-    nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Identity,
-    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
-)  # fmt: skip
-_POOLS = (
-    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
-    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.Upsample,
-)  # fmt: skip
-_ELEMENTWISE = {
-    "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish",
-    "hardsigmoid", "hardtanh", "sigmoid", "tanh", "softplus", "clamp", "dropout", "dropout1d",
-    "dropout2d", "dropout3d", "contiguous", "clone",
-}  # fmt: skip
-_ARITHMETIC = {"add", "iadd", "sub", "isub", "mul", "imul", "truediv", "itruediv", "div"}
-_POOLING = {
-    f"{kind}_pool{n}d" for kind in ("avg", "max", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)
-}
 HINT = (
     "choose another method, such as kd, or a student of dense or depthwise convolutions, linear"
     " layers, batch norm, activations, pooling and residual sums"
@@ -105,7 +64,7 @@ class Walk:
             return self._step(node, _operation(node))
         if node.op == "output":
             return self._logits(node)
-        return _SAME  # the network's input, or a parameter that both networks use as it is
+        return SAME  # the network's input, or a parameter that both networks use as it is
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> Flow:
         flow, kind = self._flow(node), type(layer)
@@ -115,17 +74,17 @@ class Walk:
             return self._flattened(node, flow, layer.start_dim, layer.end_dim)
         if flow.axis is None:
             self._note(node, None)
-            return Flow(None, flow.rank if kind in (*_ACTIVATIONS, *_POOLS, *_NORMS) else None)
-        if kind in _CONVOLUTIONS or kind in _NORMS or kind is nn.LayerNorm:
+            return Flow(None, flow.rank if kind in (*ACTIVATIONS, *POOLS, *NORMS) else None)
+        if kind in CONVOLUTIONS or kind in NORMS or kind is nn.LayerNorm:
             return self._channelwise(node, layer, flow)
-        if kind in _ACTIVATIONS or (kind in _POOLS and _is_map(flow)):
+        if kind in ACTIVATIONS or (kind in POOLS and _is_map(flow)):
             return flow
         raise self._refusal(node)
 
     def _mixing(self, node: fx.Node, layer: nn.Module, flow: Flow) -> Flow:
         """A dense convolution or a linear layer."""
-        rank = _CONVOLUTIONS.get(type(layer), flow.rank)
-        axis = 1 if type(layer) in _CONVOLUTIONS or rank == 2 else -1 if rank is None else rank - 1
+        rank = CONVOLUTIONS.get(type(layer), flow.rank)
+        axis = 1 if type(layer) in CONVOLUTIONS or rank == 2 else -1 if rank is None else rank - 1
         if flow.axis not in (None, axis):
             raise self._refusal(node, f"it mixes axis {axis}, not the channels on axis {flow.axis}")
         last = node in self.last
@@ -138,7 +97,7 @@ class Walk:
             ends = flow.axis == -1 or (flow.rank is not None and flow.axis == flow.rank - 1)
             if not ends or len(layer.normalized_shape) != 1:
                 raise self._refusal(node, "it normalises more than the channels")
-        elif type(layer) in _CONVOLUTIONS and layer.groups != layer.in_channels:
+        elif type(layer) in CONVOLUTIONS and layer.groups != layer.in_channels:
             raise self._refusal(node, f"{layer.groups} groups of {layer.in_channels} channels")
         elif flow.axis == -1 and type(layer) is nn.BatchNorm1d:
             flow = Flow(1, 2)  # with an axis between them it would not run
@@ -166,12 +125,12 @@ class Walk:
         if name in ("view", "reshape") and self._keeps_only_the_batch(node):
             return self._flattened(node, self._flow(node), 1, -1)
         if all(flow.axis is None for flow in flows):
-            return flows[0] if flows and name in {*_ELEMENTWISE, *_POOLING} else _SAME
-        if name in _ARITHMETIC:
+            return flows[0] if flows and name in {*ELEMENTWISE, *POOLING} else SAME
+        if name in ARITHMETIC:
             return self._combined(node, flows)
         if len(flows) > 1:
             raise self._refusal(node)
-        if name in _ELEMENTWISE or (name in _POOLING and _is_map(flows[0])):
+        if name in ELEMENTWISE or (name in POOLING and _is_map(flows[0])):
             return flows[0]
         if name == "mean":
             return self._mean(node, flows[0])
@@ -223,7 +182,7 @@ class Walk:
             return Size(batch=True)
         if replicated:
             raise self._refusal(node, "of a replicated tensor only the batch has a fixed size")
-        return _SAME if isinstance(owner, Flow) and name == "getitem" else Size()
+        return SAME if isinstance(owner, Flow) and name == "getitem" else Size()
 
     def _keeps_only_the_batch(self, node: fx.Node) -> bool:
         """Whether it is `x.view(x.size(0), -1)`."""
@@ -268,7 +227,7 @@ def is_mixing(layer: nn.Module) -> bool:
 
 
 def _is_map(flow: Flow) -> bool:
-    return flow.axis == 1 and flow.rank in _CONVOLUTIONS.values()
+    return flow.axis == 1 and flow.rank in CONVOLUTIONS.values()
 
 
 def _operation(node: fx.Node) -> str:

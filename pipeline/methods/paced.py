@@ -19,8 +19,8 @@ These are design choices of ours:
   probability that it gives to the label. `estimator: prob` takes that: no sampling, no variance.
 - `w` is divided by its peak, so that it lies in [0, 1], and never by its mean: where most weights
   are near zero, that makes a few of them enormous.
-- `floor` and `warmup`: an untrained student has p near 0 for much that it could learn, and a weight
-  of zero would abandon it. `floor: 0, warmup: 0` is the kernel as published.
+- `floor` and `warmup_epochs`: an untrained student has p near 0 for much that it could learn, and a weight
+  of zero would abandon it. `floor: 0, warmup_epochs: 0` is the kernel as published.
 - T = 2 with T^2, as is usual for classifiers; the switch in the middle of the training.
 
 The gradient's signal-to-noise ratio over `p`, whose bell is the paper's reason for the kernel, is
@@ -112,7 +112,7 @@ class Paced(Method):
         alpha: float = Field(1.0, ge=0, le=10, description="exponent of p; 0: no fall at p = 0")
         beta: float = Field(1.0, ge=0, le=10, description="exponent of 1 - p; 0: no fall at p = 1")
         floor: float = Field(0.05, ge=0, le=1, description="least weight; 0 as published")
-        warmup: int = Field(1, ge=0, description="first epochs, in which every weight is 1")
+        warmup_epochs: int = Field(1, ge=0, description="first epochs, in which every weight is 1")
         estimator: Literal["prob", "passes", "history"] = Field(
             "prob",
             description="p: probability of the label; share of right answers over augmented"
@@ -156,7 +156,7 @@ class Paced(Method):
         if self._measures:
             rates.copy_(self._measure(study))
         weights = self.weigh(rates)
-        if len(study.history) < self.options.warmup:
+        if len(study.history) < self.options.warmup_epochs:
             weights = weights.new_ones(weights.shape)
         return {
             "mean_pass_rate": float(rates.mean()),
@@ -167,7 +167,7 @@ class Paced(Method):
 
     def adapt(self, batch: Batch, helpers: nn.Module | None) -> Batch:
         rate = self._rate(batch, _rates(helpers))
-        if batch.epoch < self.options.warmup or self._uniform:
+        if batch.epoch < self.options.warmup_epochs or self._uniform:
             return batch
         weights = self.weigh(rate)
         return replace(batch, weights=_times(weights, batch.weights))

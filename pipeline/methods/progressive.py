@@ -59,7 +59,7 @@ class Progressive(Method):
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        schedule: Literal["time-matched", "two-shot", "on-saturation", "one-shot"] = Field(
+        course: Literal["time-matched", "two-shot", "on-saturation", "one-shot"] = Field(
             "time-matched", description="which checkpoint teaches when"
         )
         speed: float = Field(
@@ -91,7 +91,7 @@ class Progressive(Method):
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        follows = options.schedule != "one-shot"
+        follows = options.course != "one-shot"
         self.needs = Needs(labels=options.alpha > 0, teacher=True, checkpoints=follows)
         self._course: Course | None = None
         self._memory: nn.Module | None = None
@@ -143,11 +143,11 @@ class Progressive(Method):
     ) -> int | None:
         """Epoch of the checkpoint that teaches when `position` of `epochs` epochs are done."""
         course, options = self._course, self.options
-        if course is None or not course.kept or options.schedule == "one-shot":
+        if course is None or not course.kept or options.course == "one-shot":
             return None
-        if options.schedule == "time-matched":
+        if options.course == "time-matched":
             return time_matched(course.kept, position, options.speed)
-        if options.schedule == "on-saturation":
+        if options.course == "on-saturation":
             return course.saturated(epochs, [record["validation_accuracy"] for record in history])
         middle = course.middle(options.transition)
         if middle is None:
@@ -202,7 +202,7 @@ class Progressive(Method):
         if transition.visible:
             before = self._course.kept[transition.index]
             return f"The teacher's sharp transition begins after its epoch {before}."
-        equal = self.options.schedule == "two-shot" and self.options.transition == "jump"
+        equal = self.options.course == "two-shot" and self.options.transition == "jump"
         instead = "; its checkpoints taught for equal shares of the training" if equal else ""
         return (
             f"The teacher shows no sharp transition (largest jump {transition.gain:.3f}), so no "

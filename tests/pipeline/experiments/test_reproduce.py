@@ -41,7 +41,11 @@ class Coin:
                 Table("tosses to the first edge", "tosses", (Arm("fair", steps),), digits=0),
             ),
             (Check("near half", True, "0.5"), Check("never <edge>", np.bool_(False), "5")),
-            (Figure("share", "tosses", "heads", {"a": ((1, 2), (0.5, math.inf))}, "read it so"),),
+            (
+                Figure(
+                    "share", "tosses", "heads", {"a": (range(1, 3), (0.5, math.inf))}, "read it so"
+                ),
+            ),
         )
 
 

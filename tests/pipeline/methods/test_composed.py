@@ -30,8 +30,8 @@ def same(kit, one, two) -> bool:
 @pytest.mark.parametrize(
     ("name", "neutral", "active"),
     [
-        ("paced", {"alpha": 0, "beta": 0, "floor": 0}, {"floor": 0, "warmup": 0}),
-        ("progressive", {"schedule": "one-shot"}, {"schedule": "time-matched"}),
+        ("paced", {"alpha": 0, "beta": 0, "floor": 0}, {"floor": 0, "warmup_epochs": 0}),
+        ("progressive", {"course": "one-shot"}, {"course": "time-matched"}),
         ("gap-preserving", {"ratio": 1, "branches": 1, "lambda_dt": 0, "lambda_static": 0}, {}),
     ],
 )

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from edgedistill.pipeline import plugins
+from edgedistill.pipeline.config import DistillSection
+from edgedistill.pipeline.configfile import keys_of
 from edgedistill.pipeline.contracts import CurvePoint, Method
 
 METHODS = sorted(e.name for e in entry_points(group="edgedistill.methods"))
@@ -71,6 +73,10 @@ def test_every_option_is_described_has_a_default_and_survives_json(method) -> No
     assert all(field.description for field in method.Options.model_fields.values())
     written = json.loads(json.dumps(options.model_dump(mode="json")))
     assert method.Options.model_validate(written) == options
+
+
+def test_its_options_hide_no_key_of_the_section(method) -> None:
+    assert not {*method.Options.model_fields} & {*keys_of(DistillSection)}
 
 
 def test_the_loss_is_finite_fp32_scalars_that_reach_the_student(kit, method) -> None:

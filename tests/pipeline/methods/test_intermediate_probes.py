@@ -105,7 +105,7 @@ def corrupted(teacher: nn.Module, noise: float) -> nn.Module:
 )
 def test_students_have_the_same_bits_whatever_became_of_the_head(kit, options) -> None:
     teacher = kit.teacher()
-    method = IntermediateProbes(IntermediateProbes.Options(epochs=20, **options))
+    method = IntermediateProbes(IntermediateProbes.Options(probe_epochs=20, **options))
     runs = [kit.loop(method, kit.model(), corrupted(teacher, s)).fit() for s in (0.0, 1.0, 5.0)]
     first = kit.weights(runs[0].student)
     assert all(kit.equal(first, kit.weights(run.student)) for run in runs)

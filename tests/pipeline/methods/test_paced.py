@@ -24,7 +24,7 @@ from edgedistill.pipeline.methods.paced import (
 
 N, C = 8, 5
 EXPONENTS = [(1, 1), (2, 1), (1, 2), (3, 3), (0.5, 4), (10, 10)]
-PUBLISHED = {"floor": 0, "warmup": 0}
+PUBLISHED = {"floor": 0, "warmup_epochs": 0}
 NEUTRAL = {"alpha": 0, "beta": 0}
 
 
@@ -172,7 +172,7 @@ def test_two_points_lose_exactly_that(delta: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("changes", [{}, {"floor": 0, "warmup": 0}, {"estimator": "history"}])
+@pytest.mark.parametrize("changes", [{}, {"floor": 0, "warmup_epochs": 0}, {"estimator": "history"}])
 def test_neutral_is_kd_bit_for_bit(dtype: torch.dtype, changes: dict) -> None:
     ours, theirs = (logits(0, dtype).requires_grad_() for _ in range(2))
     method = paced(**NEUTRAL, **changes)
@@ -206,7 +206,7 @@ def test_an_item_of_no_weight_adds_exactly_nothing() -> None:
 def test_the_gradient_of_each_item_is_scaled_by_its_weight() -> None:
     rates = torch.linspace(0.05, 0.95, N)
     student = logits(0).requires_grad_()
-    method = paced(warmup=0)
+    method = paced(warmup_epochs=0)
     plain = torch.autograd.grad(method.loss(batch(student), None)["teacher"], student)[0]
     adapted = method.adapt(batch(student), known(*rates.tolist()))
     weighed = torch.autograd.grad(method.loss(adapted, None)["teacher"], student)[0]
@@ -245,7 +245,7 @@ def test_both_directions_are_positive_and_differ_for_any_other() -> None:
 
 @pytest.mark.parametrize("progress", [0.0, 0.2999, 0.3, 1.0])
 def test_the_switch_changes_the_loss_and_nothing_else(progress: float) -> None:
-    method, rates = paced(kl="two-stage", switch=0.3, warmup=0), known(*torch.rand(N).tolist())
+    method, rates = paced(kl="two-stage", switch=0.3, warmup_epochs=0), known(*torch.rand(N).tolist())
     adapted = method.adapt(batch(progress=progress), rates)
     assert torch.equal(adapted.weights, method.adapt(batch(), rates).weights)
     divergence = soft_divergence if progress < 0.3 else reverse_divergence
@@ -270,7 +270,7 @@ def test_labels_add_an_unweighed_cross_entropy() -> None:
 )
 def test_weights_carry_no_gradient(options: dict) -> None:
     student = logits(0).requires_grad_()
-    method, helpers = paced(warmup=0, **options), known(*[0.3] * N)
+    method, helpers = paced(warmup_epochs=0, **options), known(*[0.3] * N)
     adapted = method.adapt(batch(student), helpers)
     assert not adapted.weights.requires_grad
     assert not helpers.get_buffer("rates").requires_grad
@@ -286,17 +286,17 @@ def test_each_sample_gets_the_weight_of_its_row() -> None:
 
 
 def test_in_the_warm_up_all_weigh_one() -> None:
-    method, helpers = paced(warmup=2), known(*[0.1] * N)
+    method, helpers = paced(warmup_epochs=2), known(*[0.1] * N)
     assert method.adapt(batch(epoch=1), helpers).weights is None
     assert method.adapt(batch(epoch=2), helpers).weights is not None
 
 
 def test_weights_of_others_are_multiplied() -> None:
     others = torch.rand(N)
-    method, helpers = paced(warmup=0), known(*torch.rand(N).tolist())
+    method, helpers = paced(warmup_epochs=0), known(*torch.rand(N).tolist())
     alone = method.adapt(batch(), helpers).weights
     assert torch.equal(method.adapt(batch(weights=others), helpers).weights, alone * others)
-    neutral = paced(**NEUTRAL, warmup=0)
+    neutral = paced(**NEUTRAL, warmup_epochs=0)
     assert neutral.adapt(batch(weights=others), helpers).weights is others
 
 
@@ -310,7 +310,7 @@ def test_the_batch_can_tell_the_rates() -> None:
 
 
 def test_the_history_is_a_running_mean_of_right_answers() -> None:
-    method = paced(estimator="history", momentum=0.75, warmup=0)
+    method = paced(estimator="history", momentum=0.75, warmup_epochs=0)
     helpers = known(*[0.5] * 12)
     made = batch(index=torch.arange(4, 12))
     right = (made.student.argmax(1) == made.targets).float()
@@ -346,7 +346,7 @@ def test_the_effective_sample_size(weights: list[float], share: float) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"alpha": -1}, {"beta": 11}, {"floor": 1.1}, {"warmup": -1}, {"kl": "both"}, {"passes": 1},
+        {"alpha": -1}, {"beta": 11}, {"floor": 1.1}, {"warmup_epochs": -1}, {"kl": "both"}, {"passes": 1},
         {"temperature": 0}, {"momentum": 1}, {"estimator": "passes", "refresh": "batch"},
         {"estimator": "history", "refresh": "batch"}, {"gamma": 1},
     ],
@@ -367,7 +367,7 @@ def trained(kit, method, **changes: object):
 def test_neutral_trains_to_the_bits_of_kd(kit) -> None:
     runs = [
         trained(kit, method)[1].student.state_dict()
-        for method in (kit.kd(alpha=1, temperature=2), paced(**NEUTRAL), paced(warmup=2), paced())
+        for method in (kit.kd(alpha=1, temperature=2), paced(**NEUTRAL), paced(warmup_epochs=2), paced())
     ]
     assert kit.equal(runs[0], runs[1])
     assert kit.equal(runs[0], runs[2])  # two epochs, both of the warm-up
@@ -376,13 +376,13 @@ def test_neutral_trains_to_the_bits_of_kd(kit) -> None:
 
 def test_kd_with_paced_is_paced_where_their_losses_agree(kit) -> None:
     kd = kit.kd(alpha=1, temperature=2)
-    both, alone = trained(kit, Composed(kd, [paced(warmup=0)])), trained(kit, paced(warmup=0))
+    both, alone = trained(kit, Composed(kd, [paced(warmup_epochs=0)])), trained(kit, paced(warmup_epochs=0))
     assert kit.equal(both[1].student.state_dict(), alone[1].student.state_dict())
     assert trained(kit, kd)[1].student.state_dict().keys() == alone[1].student.state_dict().keys()
 
 
 def test_every_epoch_tells_how_it_weighs(kit) -> None:
-    loop, result = trained(kit, paced(warmup=1), epochs=3)
+    loop, result = trained(kit, paced(warmup_epochs=1), epochs=3)
     told = [record["method"] for record in result.history]
     assert [t["mean_weight"] == 1 for t in told] == [True, False, False]
     for record in told:

@@ -117,24 +117,24 @@ class TestNeutral:
     def test_hard_labels_of_a_perfect_teacher_are_labels_only(self) -> None:
         perfect = F.one_hot(torch.arange(N) % C, C) * 2.0 - torch.rand(N, C)
         given, truth = batch(perfect), LabelsOnly(LabelsOnly.Options())
-        ours = method(schedule="one-shot", labels="hard")
+        ours = method(course="one-shot", labels="hard")
         assert torch.equal(ours.loss(given, None)["teacher"], truth.loss(given, None)["labels"])
         assert torch.equal(gradient(ours, given), gradient(truth, given))
 
     def test_one_shot_with_soft_labels_is_kd(self) -> None:
         kd = KnowledgeDistillation(KnowledgeDistillation.Options(alpha=1.0, temperature=4.0))
-        given, ours = batch(), method(schedule="one-shot", labels="soft")
+        given, ours = batch(), method(course="one-shot", labels="soft")
         assert torch.equal(ours.loss(given, None)["teacher"], kd.loss(given, None)["teacher"])
         assert torch.equal(gradient(ours, given), gradient(kd, given))
 
     @pytest.mark.parametrize(
         ("curve", "options"),
         [
-            pytest.param(points(), {"schedule": "one-shot"}, id="one-shot"),
+            pytest.param(points(), {"course": "one-shot"}, id="one-shot"),
             pytest.param(points(), {"speed": float("inf")}, id="infinite speed"),
             pytest.param(points(kept=lambda e: e == 7), {}, id="the last checkpoint alone"),
             pytest.param(points((0.9,)), {}, id="a teacher of one epoch"),
-            pytest.param(points(), {"schedule": "two-shot", "switch": 0.0}, id="switch at once"),
+            pytest.param(points(), {"course": "two-shot", "switch": 0.0}, id="switch at once"),
         ],
     )
     def test_the_final_teacher_teaches_throughout(self, curve, options) -> None:
@@ -147,7 +147,7 @@ class TestNeutral:
         kd = KnowledgeDistillation(KnowledgeDistillation.Options(alpha=1.0))
         wanted = kit.loop(kd, teacher=teacher).fit()
         for made, given in (
-            (method(schedule="one-shot"), teacher),
+            (method(course="one-shot"), teacher),
             (method(speed=float("inf")), kit.source(teacher, curve=points())),
             (method(), source),
         ):
@@ -166,21 +166,21 @@ class TestSchedules:
         assert [*dict.fromkeys(got)] == [3, 6, None]
 
     def test_two_shot_takes_the_checkpoint_before_the_jump(self) -> None:
-        got = choices(followed(schedule="two-shot"), epochs=10)
+        got = choices(followed(course="two-shot"), epochs=10)
         assert got == [5] * 12 + [None] * 28
 
     def test_two_shot_takes_the_first_that_is_a_fifth_of_the_way(self) -> None:
-        smooth = followed(points(SMOOTH), schedule="two-shot", transition="first-above", switch=0.5)
+        smooth = followed(points(SMOOTH), course="two-shot", transition="first-above", switch=0.5)
         assert choices(smooth, epochs=2) == [1] * 4 + [None] * 4
-        sharp = followed(schedule="two-shot", transition="first-above", switch=0.5)
+        sharp = followed(course="two-shot", transition="first-above", switch=0.5)
         assert choices(sharp, epochs=2) == [6] * 4 + [None] * 4
 
     def test_without_a_transition_two_shot_gives_equal_shares(self) -> None:
-        got = choices(followed(points(SMOOTH), schedule="two-shot"), epochs=10, steps=1)
+        got = choices(followed(points(SMOOTH), course="two-shot"), epochs=10, steps=1)
         assert got == [1, 1, 2, 2, 3, 3, 4, 4, None, None]
 
     def test_on_saturation_moves_on_by_the_history_alone(self) -> None:
-        made = followed(points(kept=lambda e: e in (2, 5)), schedule="on-saturation")
+        made = followed(points(kept=lambda e: e in (2, 5)), course="on-saturation")
         flat = [{"validation_accuracy": value} for value in (0.5, 0.6, 0.6, 0.6, 0.6, 0.6)]
         seen = [made.checkpoint(Moment(n, 60, 0, 4, flat[:n])) for n in range(7)]
         assert seen == [2] * 6 + [5]
@@ -202,7 +202,7 @@ class TestOptions:
         "wrong",
         [
             {"labels": "hard", "temperature": 2.0}, {"alpha": 1.0}, {"speed": 0.0},
-            {"switch": 1.1}, {"temperature": 0.0}, {"schedule": "three-shot"}, {"tau": 1.0},
+            {"switch": 1.1}, {"temperature": 0.0}, {"course": "three-shot"}, {"tau": 1.0},
         ],
         ids=str,
     )  # fmt: skip
@@ -212,7 +212,7 @@ class TestOptions:
 
     def test_only_a_schedule_with_checkpoints_asks_for_them(self) -> None:
         assert method().needs.checkpoints
-        assert not method(schedule="one-shot").needs.checkpoints
+        assert not method(course="one-shot").needs.checkpoints
 
     def test_nothing_kept_names_the_setting(self) -> None:
         with pytest.raises(TrainingError, match="none of 7 was kept") as caught:
@@ -247,7 +247,7 @@ class TestLoop:
 
     def test_a_checkpoint_teaches_something_else_than_the_final_teacher(self, kit) -> None:
         ends = [
-            kit.loop(method(schedule=schedule), teacher=past(kit)).fit().student.state_dict()
+            kit.loop(method(course=schedule), teacher=past(kit)).fit().student.state_dict()
             for schedule in ("time-matched", "one-shot")
         ]
         assert not kit.equal(*ends)
@@ -259,9 +259,9 @@ class TestLoop:
                 raise KeyboardInterrupt
 
         made = (
-            {"schedule": schedule, "switch": 0.5}
+            {"course": schedule, "switch": 0.5}
             if schedule == "two-shot"
-            else {"schedule": schedule}
+            else {"course": schedule}
         )
         whole = kit.loop(method(**made), teacher=past(kit), epochs=4).fit()
         scratch = kit.root / "cut"
@@ -275,7 +275,7 @@ class TestLoop:
         assert resumed.figures == whole.figures
 
     def test_the_figure_shows_teacher_and_student(self, kit) -> None:
-        result = kit.loop(method(schedule="two-shot"), teacher=past(kit), epochs=5).fit()
+        result = kit.loop(method(course="two-shot"), teacher=past(kit), epochs=5).fit()
         (figure,) = result.figures
         assert list(figure.series["teacher"][1]) == [0.35, 0.34, 0.36, 0.97]
         assert list(figure.series["checkpoint that taught"][1]) == [0.36, 0.36, 0.97, 0.97, 0.97]
@@ -289,7 +289,7 @@ class TestLoop:
             curve=points(SMOOTH),
             checkpoints=dict.fromkeys(range(1, 5), kit.teacher()),
         )
-        (figure,) = kit.loop(method(schedule="two-shot"), teacher=source).fit().figures
+        (figure,) = kit.loop(method(course="two-shot"), teacher=source).fit().figures
         assert "no sharp transition" in figure.note
         assert "equal shares" in figure.note
 
