@@ -86,6 +86,7 @@ class TeacherSection(TrainingKeys):
 
     model: str = Field("resnet20", description="a built-in model, or 'my_model.py:build'")
     weights: Path | None = Field(None, description=".safetensors, or a .pt with a state dict")
+    onnx: Path | None = Field(None, description="an ONNX file that gives logits")
     epochs: int = Field(8, ge=1)
     checkpoints: int = Field(0, ge=0, description="keep one every so many epochs; 0 keeps none")
 

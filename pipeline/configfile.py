@@ -277,8 +277,14 @@ def _listed(document: Document, section: str, key: str) -> list[Any]:
 
 def _file_faults(document: Document, root: Path) -> Iterator[Fault]:
     """Files that must be there."""
-    weights = document.get(("teacher", "weights"))
-    if isinstance(weights, str) and not (root / weights).is_file():
-        where = document.place(("teacher", "weights"))
-        expected = "an existing .safetensors or .pt file"
-        yield Fault("teacher.weights", where, repr(weights), expected)
+    files = {"weights": "an existing .safetensors or .pt file", "onnx": "an existing .onnx file"}
+    for key, expected in files.items():
+        file, where = document.get(("teacher", key)), document.place(("teacher", key))
+        if isinstance(file, str) and not (root / file).is_file():
+            yield Fault(f"teacher.{key}", where, repr(file), expected)
+    if document.get(("teacher", "onnx")) is not None:
+        for key in ("model", "weights"):
+            if document.get(("teacher", key)) is not None:
+                where, value = document.place(("teacher", key)), document.get(("teacher", key))
+                expected = "nothing beside teacher.onnx, which is a whole model"
+                yield Fault(f"teacher.{key}", where, repr(value), expected)

@@ -110,11 +110,12 @@ def _check_checkpoints(config: Config) -> None:
     """See that a method that goes by the teacher's own training will find it."""
     if not MethodSpec.of(config).build().needs.checkpoints:
         return
-    if config.teacher.weights is not None:
+    loaded = "weights" if config.teacher.weights is not None else "onnx"
+    if getattr(config.teacher, loaded) is not None:
         raise ConfigError(
             f"distill.method = {config.distill.method!r} follows the teacher's own training, and"
-            " teacher.weights are loaded: how they came about is not known",
-            hint="train the teacher here (remove teacher.weights), or take another method",
+            f" teacher.{loaded} is loaded: how it came about is not known",
+            hint=f"train the teacher here (remove teacher.{loaded}), or take another method",
         )
     if not config.teacher.checkpoints:
         raise ConfigError(
@@ -178,6 +179,8 @@ def _training(config: Config, root: Path) -> Iterable[Stage]:
             "model": settings["model"],
             "weights": file_digests([root / section.weights], root),
         }
+    if section.onnx is not None:
+        settings = {"onnx": file_digests([root / section.onnx], root)}
     run = partial(teacher.run, config, root)
     yield Stage("teacher", ("data",), settings, 1, run, libraries=TRAINING)
     if has_baseline(config):
@@ -214,7 +217,11 @@ def _loop_settings(section: TrainingKeys, config: Config) -> dict[str, Any]:
 def _exports(config: Config, root: Path, exporters: dict[str, Exporter]) -> Iterable[Stage]:
     timeout = config.export.timeout
     first, first_exporter = next(iter(exporters.items()))
-    yield _export("export-teacher", first, first_exporter, "teacher", timeout, root)
+    if config.teacher.onnx is not None:
+        settings: dict[str, Any] = {"kind": "onnx"}
+        yield Stage("export-teacher", ("data", "teacher"), settings, 1, export.take_over)
+    else:
+        yield _export("export-teacher", first, first_exporter, "teacher", timeout, root)
     for kind, exporter in exporters.items():
         yield _export(f"export-{kind}", kind, exporter, "distill", timeout, root)
         for precision in config.export.precisions:

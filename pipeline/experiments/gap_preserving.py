@@ -221,7 +221,7 @@ def _gap_checks(found: Mapping[str, Sequence[Result]]) -> tuple[Check, ...]:
     pairs = list(zip(gaps, strange, _LAMBDAS, strict=True))
     return (
         Check(
-            f"the dynamic teacher ends within {_GAP:g} points of the student",
+            f"on average the dynamic teacher ends within {_GAP:g} points of the student",
             max(gaps) <= _GAP,
             ", ".join(f"{gap:.1f} at lambda {weight}" for gap, _, weight in pairs),
         ),

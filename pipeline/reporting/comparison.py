@@ -35,10 +35,10 @@ def grid(record: Record, sign: str = "±") -> Grid:
         sign: what stands between a mean and its interval.
     """
     against = tuple(f"to {name}, points" for name in record["references"])
-    failed = any(row["failures"] for row in record["methods"])
+    uneven = any(row["failures"] and row["seeds"] for row in record["methods"])
     heads = (
         "method", f"accuracy {sign} 95 %", *against, "agrees", "s/epoch", "ratio",
-        *(("seeds",) if failed else ()),
+        *(("seeds",) if uneven else ()),
     )  # fmt: skip
     rows = (_row(row, record, sign) for row in record["methods"])
     return Grid(heads, tuple(row[: len(heads)] for row in rows))
@@ -81,7 +81,7 @@ def verdict(record: Record) -> str:
             f"{record['best']} is best: its paired difference to every other method is above 0"
             f" with 95 % confidence over {over}"
         )
-    return f"no method is best: none is above every other with 95 % confidence over {over}"
+    return f"no method can be told from all the others with 95 % confidence over {over}"
 
 
 def notes(record: Record) -> list[str]:

@@ -58,6 +58,19 @@ def export(
     _finish(kind, "fp32", answer, source, inputs, workspace)
 
 
+def take_over(inputs: Mapping[str, Artifact], workspace: Workspace) -> None:
+    """The exported form of a teacher that is an ONNX file: itself."""
+    import shutil
+
+    from ..models.onnxteacher import FILE
+
+    teacher = inputs["teacher"]
+    if teacher.signature is None:
+        raise TypeError("an artefact of kind `model` has a signature")
+    shutil.copyfile(teacher.root / FILE, workspace.out / "model.onnx")
+    _finish("onnx", "fp32", teacher.signature.to_json(), "teacher", inputs, workspace)
+
+
 def export_in_child(
     kind: str, model: dict[str, Any], data: dict[str, Any], code: str, folder: str
 ) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What an artefact of kind `model` holds, shared by the teacher, the baseline and the student.
 
     model.json            how to build it, its size, and its accuracy
-    weights.safetensors   of the best epoch
+    weights.safetensors   of the best epoch; or teacher.onnx, a whole model
     history.json          one record per epoch (empty for loaded weights)
     outputs/*.npy         its logits `(N, C)` on the validation and the test split
     checkpoints/*.safetensors   of the epochs that were asked to be kept
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..contracts import Artifact, Workspace
 
+WEIGHTS = "weights.safetensors"
 _CALLED = (
     "compare its forward() with the shapes of the data: a single input is passed by position,"
     " several by keyword, under their names"
@@ -79,6 +80,7 @@ def save(
     import numpy as np
     import torch
 
+    from ..models.onnxteacher import OnnxTeacher
     from ..models.weights import save_weights
     from ..training.loop import Trainable, predict
     from ..training.tensors import load_split, read_about
@@ -91,7 +93,8 @@ def save(
         logits = predict(Trainable(model), split, torch.device("cpu"))
         np.save(out / "outputs" / f"{name}.npy", logits.numpy())
         accuracy[name] = float((logits.argmax(1) == split.targets).float().mean())
-    save_weights(model, out / "weights.safetensors")
+    if not isinstance(model, OnnxTeacher):  # that one is a file already
+        save_weights(model, out / WEIGHTS)
     note = {
         "spec": dict(spec),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -108,12 +111,15 @@ def save(
 
 
 def load(
-    artifact: Artifact, data: Artifact, root: Path, role: str, weights: str = "weights.safetensors"
+    artifact: Artifact, data: Artifact, root: Path, role: str, weights: str = WEIGHTS
 ) -> nn.Module:
     """Build the model of an artefact and fill in its weights; in eval mode."""
+    from ..models.onnxteacher import FILE, OnnxTeacher
     from ..models.weights import load_weights
     from ..training.tensors import read_about
 
+    if (artifact.root / FILE).exists():
+        return OnnxTeacher(artifact.root / FILE).eval()
     note = json.loads((artifact.root / "model.json").read_text())
     model = build(note["spec"], read_about(data.root), root, role)
     load_weights(model, artifact.root / weights)

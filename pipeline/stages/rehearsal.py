@@ -35,12 +35,16 @@ def rehearse(config: Config, root: Path, data: Artifact) -> None:
         ModelError: the student or the teacher does not fit the data, or lacks a layer.
         TrainingError: the two do not offer what the method needs.
     """
+    from ..models.onnxteacher import OnnxTeacher
     from ..training.loop import Loop
     from ..training.tensors import load_split, read_about
 
     about, method = read_about(data.root), MethodSpec.of(config).build()
     student = modelfiles.build(_spec(config, root, "student"), about, root, "student")
-    teacher = modelfiles.build(_spec(config, root, "teacher"), about, root, "teacher")
+    if config.teacher.onnx is not None:
+        teacher: nn.Module = OnnxTeacher(root / config.teacher.onnx)
+    else:
+        teacher = modelfiles.build(_spec(config, root, "teacher"), about, root, "teacher")
     train, validation = (_few(load_split(data.root, name)) for name in ("train", "validation"))
     settings = replace(loop_settings(config.distill, config), devices="cpu", precision="32-true")
     source = _source(config, teacher) if uses_teacher(method) else None
@@ -66,7 +70,8 @@ def _source(config: Config, teacher: nn.Module) -> TeacherSource:
     from ..training.signals import TeacherSource
 
     section = config.teacher
-    epochs = range(1, section.epochs + 1) if section.weights is None else ()
+    trained = section.weights is None and section.onnx is None
+    epochs = range(1, section.epochs + 1) if trained else ()
     every = section.checkpoints
     curve = (CurvePoint(e, e / section.epochs, 1.0, bool(every and e % every == 0)) for e in epochs)
     return TeacherSource(lambda epoch: teacher, tuple(curve))

@@ -36,6 +36,9 @@ def run(config: Config, root: Path, inputs: Mapping[str, Artifact], workspace: W
     section, data = config.teacher, inputs["data"]
     about = read_about(data.root)
     rehearse(config, root, data)  # a misfit shows now, not after hours
+    if section.onnx is not None:
+        _take_over(root / section.onnx, data, workspace)
+        return
     spec = modelfiles.model_settings(section.model, section.options, root)
     torch.manual_seed(config.train.seed)
     model = modelfiles.build(spec, about, root, "teacher")
@@ -46,9 +49,34 @@ def run(config: Config, root: Path, inputs: Mapping[str, Artifact], workspace: W
         load_weights(model, root / section.weights)
     else:
         model, history = _train(model, config, data, workspace)
-    accuracy = modelfiles.save(workspace, model, spec, data, history, {})
+    _keep(model, spec, history, {}, data, workspace)
+
+
+def _keep(
+    model: nn.Module,
+    spec: Mapping[str, Any],
+    history: list[dict[str, Any]],
+    extra: Mapping[str, Any],
+    data: Artifact,
+    workspace: Workspace,
+) -> None:
+    """Save the teacher, and see that it knows the task."""
+    accuracy = modelfiles.save(workspace, model, spec, data, history, extra)
     _check_logits(workspace.out)
     _check_better_than_guessing(accuracy, data)
+
+
+def _take_over(file: Path, data: Artifact, workspace: Workspace) -> None:
+    """An ONNX file as the teacher."""
+    from ..models.onnxteacher import FILE, OnnxTeacher, take_over
+    from ..training.tensors import read_about
+    from .data import signature
+
+    named = signature(read_about(data.root))
+    names = {side: [spec.name for spec in getattr(named, side)] for side in ("inputs", "outputs")}
+    weights = take_over(file, workspace.out / FILE, names)
+    teacher = OnnxTeacher(workspace.out / FILE)
+    _keep(teacher, {"model": file.name}, [], {"parameters": weights}, data, workspace)
 
 
 def _train(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..training.cache import CacheSettings
     from ..training.signals import TeacherSource
 
+_FINAL = (modelfiles.WEIGHTS, "teacher.onnx")
 _KEPT = "checkpoints/epoch-{:04d}.safetensors"
 
 
@@ -42,19 +43,22 @@ def make(
     spec = json.loads((teacher.root / "model.json").read_text())["spec"]
 
     def load(epoch: int | None) -> nn.Module:
-        model = modelfiles.load(teacher, data, root, "teacher", _file(epoch))
+        weights = modelfiles.WEIGHTS if epoch is None else _kept(epoch)
+        model = modelfiles.load(teacher, data, root, "teacher", weights)
         check_apart(model, student)
         return model
 
     def key(epoch: int | None) -> str:
-        known = {"spec": spec, "weights": teacher.files[_file(epoch)], "data": data.digest}
+        files = [_kept(epoch)] if epoch is not None else _FINAL
+        weights = [teacher.files[name] for name in files if name in teacher.files]
+        known = {"spec": spec, "weights": weights, "data": data.digest}
         return hashlib.sha256(canonical(known)).hexdigest()
 
     return TeacherSource(load, _curve(teacher), key, _cache(config, workspace))
 
 
-def _file(epoch: int | None) -> str:
-    return "weights.safetensors" if epoch is None else _KEPT.format(epoch)
+def _kept(epoch: int) -> str:
+    return _KEPT.format(epoch)
 
 
 def _curve(teacher: Artifact) -> tuple[CurvePoint, ...]:
@@ -64,7 +68,7 @@ def _curve(teacher: Artifact) -> tuple[CurvePoint, ...]:
             record["epoch"],
             record["validation_accuracy"],
             record["validation_loss"],
-            _file(record["epoch"]) in teacher.files,
+            _kept(record["epoch"]) in teacher.files,
         )
         for record in history
     )

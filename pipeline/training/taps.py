@@ -51,7 +51,7 @@ def resolve(model: nn.Module, layer: str, role: str) -> str:
         return body[{"first": 0, "middle": len(body) // 2, "last": -1}[layer]]
     if layer in POSITIONS:
         raise ModelError(
-            f"the {role} is one layer, {type(model).__name__}: there is nothing to tap",
+            f"the {role} is one piece, {type(model).__name__}: it has no layers to tap",
             "take a method that needs logits alone, such as kd",
         )
     hint = f"{nearest(layer, listed)}; or any name of model.named_modules()"

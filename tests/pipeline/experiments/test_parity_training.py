@@ -36,7 +36,7 @@ def labels_only(name: str = "labels") -> Lesson:
 
 
 def taught(choose, labels: str = "hard") -> Lesson:
-    method = Progressive(Progressive.Options(schedule="one-shot", labels=labels))
+    method = Progressive(Progressive.Options(course="one-shot", labels=labels))
     return Lesson("taught", method, (choose,) * SEEDS)
 
 

@@ -18,6 +18,7 @@ from edgedistill.pipeline.methods.attention_transfer import (
 )
 from edgedistill.pipeline.methods.kd import KnowledgeDistillation
 from edgedistill.pipeline.methods.none import LabelsOnly
+from edgedistill.pipeline.training.taps import reduce
 
 N, C = 6, 4
 PAIRS = [Tap("middle", "attention"), Tap("last", "attention")]
@@ -64,11 +65,15 @@ def test_sum_and_mean_over_the_channels_are_the_same() -> None:
     )
 
 
+def test_the_loop_reduces_a_feature_to_its_attention_map() -> None:
+    assert torch.equal(reduce(feature(0), PAIRS[0], "stage1"), attention_map(feature(0)))
+
+
 def test_equal_maps_have_no_loss_and_no_gradient() -> None:
     student = attention_map(feature(0)).requires_grad_()
     loss = attention_loss(student, 3 * student.detach())
     loss.backward()
-    assert float(loss) < 1e-30
+    assert loss.item() < 1e-30
     assert float(student.grad.abs().max()) < 1e-15
 
 

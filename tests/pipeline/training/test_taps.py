@@ -109,7 +109,7 @@ def test_positions_of_a_users_network_are_of_its_own_children() -> None:
 
 
 def test_one_layer_is_nothing_to_tap() -> None:
-    with pytest.raises(ModelError, match="the student is one layer, Linear"):
+    with pytest.raises(ModelError, match="the student is one piece, Linear"):
         resolve(nn.Linear(3, 3), "middle", "student")
 
 
