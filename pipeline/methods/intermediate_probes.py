@@ -66,7 +66,9 @@ class IntermediateProbes(Method):
         dropout: float = Field(0.1, ge=0, lt=1, description="of the hidden units; mlp only")
         probe_lr: float = Field(1e-2, gt=0, description="learning rate of the probes (AdamW)")
         probe_weight_decay: float = Field(1e-3, ge=0, description="of the probes")
-        probe_epochs: int = Field(200, ge=1, description="of the probes, each one step over all rows")
+        probe_epochs: int = Field(
+            200, ge=1, description="of the probes, each one step over all rows"
+        )
         patience: int = Field(20, ge=1, description="epochs without a lower validation loss")
         combine: Literal["best", "mean"] = Field(
             "best", description="layer of the lowest validation loss, or mean of all logits"
@@ -196,7 +198,9 @@ class IntermediateProbes(Method):
 
         o = self.options
         hidden = o.hidden if o.probe == "mlp" else 0
-        return ProbeTraining(hidden, o.dropout, o.probe_lr, o.probe_weight_decay, o.probe_epochs, o.patience)
+        return ProbeTraining(
+            hidden, o.dropout, o.probe_lr, o.probe_weight_decay, o.probe_epochs, o.patience
+        )
 
 
 def _features(study: Study, teacher: ProbingTeacher, split: str) -> dict[Tap, Tensor]:

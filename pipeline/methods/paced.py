@@ -19,8 +19,8 @@ These are design choices of ours:
   probability that it gives to the label. `estimator: prob` takes that: no sampling, no variance.
 - `w` is divided by its peak, so that it lies in [0, 1], and never by its mean: where most weights
   are near zero, that makes a few of them enormous.
-- `floor` and `warmup_epochs`: an untrained student has p near 0 for much that it could learn, and a weight
-  of zero would abandon it. `floor: 0, warmup_epochs: 0` is the kernel as published.
+- `floor` and `warmup_epochs`: an untrained student has p near 0 for much that it could learn, and a
+  weight of zero would abandon it. `floor: 0, warmup_epochs: 0` is the kernel as published.
 - T = 2 with T^2, as is usual for classifiers; the switch in the middle of the training.
 
 The gradient's signal-to-noise ratio over `p`, whose bell is the paper's reason for the kernel, is

@@ -15,9 +15,9 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch  # noqa: TID253 - imported by functions of methods alone, when a training runs
-import torch.nn.functional as F  # noqa: TID253
-from torch import Tensor, nn  # noqa: TID253
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

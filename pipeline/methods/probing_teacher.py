@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
-import torch  # noqa: TID253 - imported by functions of methods alone, when a training runs
-from torch import Tensor, nn  # noqa: TID253
+import torch
+from torch import Tensor, nn
 
 from .calibration import fit_temperature
 from .probes import LayerProbes, out_of_fold, validation_losses

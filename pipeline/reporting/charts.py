@@ -47,7 +47,8 @@ def draw_charts(report: Report, latencies: Mapping[str, Sequence[float]]) -> dic
         latencies: artefact name (or `teacher`) -> latency of each inference in milliseconds.
 
     Returns:
-        Section of the page -> its charts: `tradeoff`, `attribution`, `cost`, `training` and `diagnostics`.
+        Section of the page -> its charts: `tradeoff`, `attribution`, `cost`, `training` and
+        `diagnostics`.
     """
     tradeoffs = [
         Chart(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from kit import _one_thread  # noqa: F401
 
 from edgedistill.pipeline.experiments.arms import (
     draw,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kit import _one_thread  # noqa: F401
 
 from edgedistill.pipeline.experiments.batched import BatchedMLP
 from edgedistill.pipeline.experiments.fitnets import KD, LABELS, ONE, TEACHER, TWO, DeepAndThin

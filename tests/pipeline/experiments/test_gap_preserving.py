@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from kit import _one_thread  # noqa: F401
 
-from edgedistill.pipeline.experiments.contract import Experiment
 from edgedistill.pipeline.experiments.gap_preserving import DigitNet, Digits, SharedGrowth
 from edgedistill.pipeline.methods.expansion import plan_growth
+
+if TYPE_CHECKING:
+    from edgedistill.pipeline.experiments.contract import Experiment
 
 TINY = {"epochs": 2, "training": 96, "width": 2, "static_width": 4}
 

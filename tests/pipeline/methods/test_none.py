@@ -19,6 +19,13 @@ def test_cross_entropy_with_smoothed_labels(smoothing: float) -> None:
     wanted[np.arange(6), targets] += 1 - smoothing
     expected = -(wanted * log_p).sum(1).mean()
     method = LabelsOnly(LabelsOnly.Options(label_smoothing=smoothing))
-    batch = Batch(torch.from_numpy(logits), None, torch.from_numpy(targets), 0, 0.0, torch.arange(len(targets)))
+    batch = Batch(
+        torch.from_numpy(logits),
+        None,
+        torch.from_numpy(targets),
+        0,
+        0.0,
+        torch.arange(len(targets)),
+    )
     assert float(method.loss(batch, None)["labels"]) == pytest.approx(expected, rel=1e-12)
     assert not method.needs.teacher

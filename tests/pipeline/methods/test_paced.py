@@ -172,7 +172,9 @@ def test_two_points_lose_exactly_that(delta: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("changes", [{}, {"floor": 0, "warmup_epochs": 0}, {"estimator": "history"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"floor": 0, "warmup_epochs": 0}, {"estimator": "history"}]
+)
 def test_neutral_is_kd_bit_for_bit(dtype: torch.dtype, changes: dict) -> None:
     ours, theirs = (logits(0, dtype).requires_grad_() for _ in range(2))
     method = paced(**NEUTRAL, **changes)
@@ -245,7 +247,10 @@ def test_both_directions_are_positive_and_differ_for_any_other() -> None:
 
 @pytest.mark.parametrize("progress", [0.0, 0.2999, 0.3, 1.0])
 def test_the_switch_changes_the_loss_and_nothing_else(progress: float) -> None:
-    method, rates = paced(kl="two-stage", switch=0.3, warmup_epochs=0), known(*torch.rand(N).tolist())
+    method, rates = (
+        paced(kl="two-stage", switch=0.3, warmup_epochs=0),
+        known(*torch.rand(N).tolist()),
+    )
     adapted = method.adapt(batch(progress=progress), rates)
     assert torch.equal(adapted.weights, method.adapt(batch(), rates).weights)
     divergence = soft_divergence if progress < 0.3 else reverse_divergence
@@ -346,7 +351,8 @@ def test_the_effective_sample_size(weights: list[float], share: float) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"alpha": -1}, {"beta": 11}, {"floor": 1.1}, {"warmup_epochs": -1}, {"kl": "both"}, {"passes": 1},
+        {"alpha": -1}, {"beta": 11}, {"floor": 1.1}, {"warmup_epochs": -1}, {"kl": "both"},
+        {"passes": 1},
         {"temperature": 0}, {"momentum": 1}, {"estimator": "passes", "refresh": "batch"},
         {"estimator": "history", "refresh": "batch"}, {"gamma": 1},
     ],
@@ -367,7 +373,12 @@ def trained(kit, method, **changes: object):
 def test_neutral_trains_to_the_bits_of_kd(kit) -> None:
     runs = [
         trained(kit, method)[1].student.state_dict()
-        for method in (kit.kd(alpha=1, temperature=2), paced(**NEUTRAL), paced(warmup_epochs=2), paced())
+        for method in (
+            kit.kd(alpha=1, temperature=2),
+            paced(**NEUTRAL),
+            paced(warmup_epochs=2),
+            paced(),
+        )
     ]
     assert kit.equal(runs[0], runs[1])
     assert kit.equal(runs[0], runs[2])  # two epochs, both of the warm-up
@@ -376,7 +387,10 @@ def test_neutral_trains_to_the_bits_of_kd(kit) -> None:
 
 def test_kd_with_paced_is_paced_where_their_losses_agree(kit) -> None:
     kd = kit.kd(alpha=1, temperature=2)
-    both, alone = trained(kit, Composed(kd, [paced(warmup_epochs=0)])), trained(kit, paced(warmup_epochs=0))
+    both, alone = (
+        trained(kit, Composed(kd, [paced(warmup_epochs=0)])),
+        trained(kit, paced(warmup_epochs=0)),
+    )
     assert kit.equal(both[1].student.state_dict(), alone[1].student.state_dict())
     assert trained(kit, kd)[1].student.state_dict().keys() == alone[1].student.state_dict().keys()
 

@@ -259,9 +259,7 @@ class TestLoop:
                 raise KeyboardInterrupt
 
         made = (
-            {"course": schedule, "switch": 0.5}
-            if schedule == "two-shot"
-            else {"course": schedule}
+            {"course": schedule, "switch": 0.5} if schedule == "two-shot" else {"course": schedule}
         )
         whole = kit.loop(method(**made), teacher=past(kit), epochs=4).fit()
         scratch = kit.root / "cut"
