@@ -309,10 +309,17 @@ class Study(Protocol):
         seed: of this training.
     """
 
-    network: nn.Module
-    curve: Sequence[CurvePoint]
-    history: Sequence[Mapping[str, Any]]
-    seed: int
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def curve(self) -> Sequence[CurvePoint]: ...
+
+    @property
+    def history(self) -> Sequence[Mapping[str, Any]]: ...
+
+    @property
+    def seed(self) -> int: ...
 
     def targets(self, split: str) -> Tensor:
         """Labels `(N,)`, int64."""

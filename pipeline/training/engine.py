@@ -69,7 +69,7 @@ class OpenVinoEngine:
         given = tuple(value[:2] for value in example.values())
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the tracer's advice is for its own users
-            traced = torch.jit.trace(flat, given, check_trace=False)
+            traced = torch.jit.trace(flat, given, check_trace=False)  # type: ignore[no-untyped-call]
             network = openvino.convert_model(traced, example_input=given)
         ports = zip(network.inputs, given, strict=True)
         network.reshape({port: [BATCH, *value.shape[1:]] for port, value in ports})

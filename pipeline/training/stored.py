@@ -101,7 +101,9 @@ class StoredTeacher:
         self.flush()
 
     def _fill(self, index: Tensor, code: Tensor) -> None:
-        for rows, codes in zip(index.split(_AT_ONCE), code.split(_AT_ONCE), strict=True):
+        for rows, codes in zip(
+            torch.split(index, _AT_ONCE), torch.split(code, _AT_ONCE), strict=True
+        ):
             self.table.write(rows.numpy(), codes.numpy(), self._computed(rows, codes))
 
     def _computed(self, index: Tensor, code: Tensor) -> dict[str, NDArray[Any]]:

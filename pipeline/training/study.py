@@ -12,13 +12,14 @@ from .taps import shapes
 from .views import epoch_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
     from ..contracts import CurvePoint, Tap
     from .loop import Loop
     from .signals import LiveTeacher, Signals
+    from .teachers import Teachers
     from .tensors import SplitTensors
 
 _BATCH = 256
@@ -46,7 +47,7 @@ class LoopStudy:
         return self._loop.source.curve if self._loop.source else ()
 
     @property
-    def history(self) -> Sequence[dict[str, Any]]:
+    def history(self) -> Sequence[Mapping[str, Any]]:
         return self._loop.state.history
 
     @property
@@ -71,7 +72,7 @@ class LoopStudy:
         passes = []
         for _ in range(count):
             code = views.draw(0, generator)
-            batches = zip(everything.split(_BATCH), code.split(_BATCH), strict=True)
+            batches = zip(torch.split(everything, _BATCH), torch.split(code, _BATCH), strict=True)
             logits = [self._answer(views.inputs(rows, codes)) for rows, codes in batches]
             passes.append(torch.cat(logits))
         return torch.stack(passes)
@@ -116,7 +117,7 @@ class LoopStudy:
     def _live(self) -> LiveTeacher:
         return self._teachers().live()
 
-    def _teachers(self) -> Any:
+    def _teachers(self) -> Teachers:
         if self._loop.teachers is None:
             raise TrainingError("the method asks for a teacher, and `needs` does not say so")
         return self._loop.teachers

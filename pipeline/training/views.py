@@ -94,7 +94,7 @@ class Views:
         generator = torch.Generator().manual_seed(epoch_seed(self.seed, epoch))
         order = torch.randperm(len(self.split), generator=generator)
         code = self.draw(epoch, generator)
-        batches = order.split(self.batch_size)[: len(self)]
+        batches = torch.split(order, self.batch_size)[: len(self)]
         return [(index, code[index]) for index in batches]
 
     def draw(self, epoch: int, generator: torch.Generator) -> Tensor:
