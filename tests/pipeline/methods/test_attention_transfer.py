@@ -199,6 +199,12 @@ def test_a_feature_without_space_is_refused_by_name_and_shape(kit, role: str) ->
     assert "layers" in caught.value.hint
 
 
+def test_a_pair_with_one_position_is_left_alone_beside_one_with_more(kit) -> None:
+    loop = kit.loop(transfer(), kit.model(), kit.teacher())  # 2x2 in the middle, 1x1 at the end
+    assert loop.study.teacher_shape(PAIRS[1]) == (1, 1)
+    assert loop.study.teacher_shape(PAIRS[0]) == (2, 2)
+
+
 def test_maps_of_one_position_alone_are_refused(kit) -> None:
     method = transfer(layers=[["stage2", "stage3"]])
     with pytest.raises(TrainingError, match="one position") as caught:

@@ -71,6 +71,7 @@ def test_one_wrong_answer_is_enough_for_an_optimum() -> None:
     ("z", "told"),
     [
         (5 * torch.eye(4), "right on all 4 samples"),
+        (torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0])), "right on all 4 samples"),
         (-5 * torch.eye(4), "no better than a guess"),
         (torch.zeros(4, 4), "right on all|no better than a guess"),
         (torch.full((4, 4), float("nan")), "NaN or infinite"),
@@ -98,6 +99,15 @@ def test_the_calibration_error_of_known_answers() -> None:
     confidence, accuracy, share = reliability(row.expand(4, 2), y)
     assert confidence.tolist() == pytest.approx([0.75])
     assert (accuracy.tolist(), share.tolist()) == ([0.5], [1.0])
+
+
+def test_the_bins_are_equally_wide() -> None:
+    likely = torch.tensor([0.3, 0.5, 0.51, 0.9], dtype=torch.float64)
+    rest = ((1 - likely) / 4)[:, None].expand(4, 4)
+    z = torch.cat([likely[:, None], rest], dim=1).log()
+    confidence, accuracy, share = reliability(z, torch.tensor([0, 1, 0, 0]), bins=2)
+    assert confidence.tolist() == pytest.approx([0.4, 0.705])
+    assert (accuracy.tolist(), share.tolist()) == ([0.5, 1.0], [0.5, 0.5])
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
