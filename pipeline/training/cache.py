@@ -1,6 +1,6 @@
 """The teacher's signals of every view, stored once: fp16, memory-mapped, shared by all runs.
 
-    <folder>/<key>/about.json     what is stored, by which engine, of which shape
+    <folder>/<key>/about.json     what is stored, of which shape
     <folder>/<key>/filled.bits    which views of which samples are there
     <folder>/<key>/NAME.float16   (samples, views, ...), one file per signal; see `codec`
 

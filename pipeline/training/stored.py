@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from ..store import canonical
 from .cache import SignalTable, check_room, stale, table_bytes
 from .codec import Codec
-from .engine import TOLERANCE, fastest
+from .engine import TOLERANCE, TorchEngine, fastest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .cache import CacheSettings
+    from .engine import Engine
     from .signals import LiveTeacher, Signals
     from .views import Steps, View, Views
 
-FORMAT = 1  # raised when the meaning of the files changes
+FORMAT = 2  # raised when the meaning of the files changes
 CHECKED_SHARE, CHECKED_AT_MOST = 0.01, 256
 _HALF = 1e-3  # twice the relative error of rounding to fp16
 _EPOCHS = 5  # of a short training: the least that a teacher is asked for
+_COMPARED = 64  # views on which a faster engine must agree with the teacher
 _AT_ONCE = 1024  # views that are held in memory while they are computed
 
 
@@ -51,11 +54,8 @@ class StoredTeacher:
     def __init__(
         self, teacher: LiveTeacher, views: Views, settings: CacheSettings, key: str
     ) -> None:
-        self.views = views
-        example = _example(views)
-        seen = min(views.count, _EPOCHS) * len(views.split)
-        self.engine = fastest(teacher, example, seen)
-        signals = self.engine.compute(example)
+        self.views, self._live, self._reference = views, teacher, TorchEngine(teacher)
+        signals = self._reference.compute(_example(views, 2))
         taps = teacher.tapped.layers
         self.codec = Codec(tuple(taps), signals.logits.shape[1], settings.top)
         probe = self.codec.encode(signals)
@@ -64,7 +64,6 @@ class StoredTeacher:
         about: dict[str, Any] = {
             "format": FORMAT,
             "of": key,
-            "engine": self.engine.name,
             "augment": [views.shift, views.flip, views.replays],
             "layers": [[layer, tap.reduce] for tap, layer in taps.items()],
             "rows": list(rows),
@@ -76,6 +75,12 @@ class StoredTeacher:
         self.table = SignalTable(folder, rows, layout)
         (folder / "about.json").write_text(json.dumps(about, indent=1))
         self._check_fresh()
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What fills; it is not even compiled where all is there."""
+        seen = min(self.views.count, _EPOCHS) * len(self.views.split)
+        return fastest(self._live, _example(self.views, _COMPARED), seen)
 
     def expect(self, steps: Steps) -> None:
         """Compute what is missing of some steps, all at once."""
@@ -104,13 +109,14 @@ class StoredTeacher:
         for rows, codes in zip(
             torch.split(index, _AT_ONCE), torch.split(code, _AT_ONCE), strict=True
         ):
-            self.table.write(rows.numpy(), codes.numpy(), self._computed(rows, codes))
+            computed = self._computed(self.engine, rows, codes)
+            self.table.write(rows.numpy(), codes.numpy(), computed)
 
-    def _computed(self, index: Tensor, code: Tensor) -> dict[str, NDArray[Any]]:
-        return self.codec.encode(self.engine.compute(self.views.inputs(index, code)))
+    def _computed(self, engine: Engine, index: Tensor, code: Tensor) -> dict[str, NDArray[Any]]:
+        return self.codec.encode(engine.compute(self.views.inputs(index, code)))
 
     def _check_fresh(self) -> None:
-        """Compute a hundredth of what is there again.
+        """Compute a hundredth of what is there again, with the teacher itself.
 
         Raises:
             TrainingError: it is not what this teacher says.
@@ -122,7 +128,8 @@ class StoredTeacher:
         chosen = np.random.default_rng(len(index)).choice(len(index), count, replace=False)
         rows, codes = index[chosen], code[chosen]
         stored = self.table.read(rows, codes)
-        for name, fresh in self._computed(torch.from_numpy(rows), torch.from_numpy(codes)).items():
+        views = torch.from_numpy(rows), torch.from_numpy(codes)
+        for name, fresh in self._computed(self._reference, *views).items():
             if name != "top-class":  # of two equally likely classes either may be named
                 _compare(fresh.astype(float), stored[name].astype(float), self.table.folder)
 
@@ -135,7 +142,7 @@ def _compare(fresh: NDArray[Any], stored: NDArray[Any], folder: Any) -> None:
         raise stale(folder, told)
 
 
-def _example(views: Views) -> dict[str, Tensor]:
-    """A few views, at least two, on which engines are compared."""
-    index = torch.arange(64) % len(views.split)
-    return views.inputs(index, torch.arange(64) % views.count)
+def _example(views: Views, count: int) -> dict[str, Tensor]:
+    """A few views of different samples."""
+    number = torch.arange(count)
+    return views.inputs(number % len(views.split), number % views.count)
