@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PACKAGES := edgedistill/pipeline edgedistill/exporters edgedistill/targets
 READY := $(VENV)/.ready
-# Threads that spin while they wait ruin a busy machine.
-export OMP_WAIT_POLICY ?= PASSIVE
+# Threads that spin for long while they wait ruin a busy machine; see pipeline/threads.py.
+export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: demo test slow bench lint types imports setup clean
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import console
 from .cli import command_line
 from .errors import BundleError, ConfigError, GoalMissed, MissingDependency
+from .threads import wait_gently
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,8 +35,7 @@ def run_pipeline(
     as_json: bool,
 ) -> int:
     """`edgedistill run`; returns the exit code."""
-    # Before torch loads: threads that spin while they wait ruin training on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_gently()
     from .plan import require
     from .run import run_plan
     from .runs import RunFolder

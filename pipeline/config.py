@@ -130,6 +130,13 @@ class TrainSection(Section):
         " few views that are shown in turn, with their top logits; or ask it for every batch",
     )
     cache_limit: Size = Field(1e9, description="of the signals of one teacher, such as '4 GB'")
+    cache_tolerance: float = Field(
+        1e-3,
+        gt=0,
+        le=0.1,
+        description="how far stored signals may be from torch in fp32, as a share of the largest"
+        " value; 0.01 lets a CPU that has bf16 compute them in half the time",
+    )
     replays: int = Field(8, ge=1, description="views per sample (cache: replay)")
     top: int = Field(16, ge=1, description="logits kept per view (cache: replay)")
 

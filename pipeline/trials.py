@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 from . import console
 from .cli import command_line
 from .commands import click_echo, relative, verbose
+from .threads import wait_gently
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def reproduce_claims(names: Sequence[str], seeds: int | None, out: Path, as_json: bool) -> int:
     """`edgedistill reproduce`; returns the exit code."""
+    wait_gently()
     from .experiments import pages
     from .experiments.reproduce import find, prepare, reproduce
 
@@ -49,8 +50,7 @@ def compare_methods(
     as_json: bool,
 ) -> int:
     """`edgedistill compare`; returns the exit code."""
-    # Before torch loads: threads that spin while they wait ruin training on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_gently()
     from .compare import TRUNK, Seconds, make_tasks, prepare, record_of, run_tasks, write_pages
     from .configfile import load_config
     from .runs import RunFolder

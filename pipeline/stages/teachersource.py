@@ -84,5 +84,6 @@ def _cache(config: Config, workspace: Workspace) -> CacheSettings | None:
         folder=workspace.shared / "signals",
         limit=train.cache_limit,
         top=train.top if train.cache == "replay" else 0,
+        tolerance=train.cache_tolerance,
         tell=lambda note: workspace.progress(0, 1, note),
     )

@@ -38,12 +38,14 @@ class CacheSettings:
         folder: of all caches.
         limit: bytes that one cache may grow to.
         top: logits that are kept of each view, the largest; 0 keeps all of them.
+        tolerance: how far signals may be from torch in fp32, as a share of the largest value.
         tell: called with a sentence that says how large a cache will get, before it is made.
     """
 
     folder: Path
     limit: float
     top: int = 0
+    tolerance: float = 1e-3
     tell: Callable[[str], None] = lambda note: None
 
 

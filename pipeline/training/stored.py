@@ -14,7 +14,7 @@ import torch
 from ..store import canonical
 from .cache import SignalTable, check_room, stale, table_bytes
 from .codec import Codec
-from .engine import TOLERANCE, TorchEngine, fastest
+from .engine import TorchEngine, fastest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,8 @@ class StoredTeacher:
     def __init__(
         self, teacher: LiveTeacher, views: Views, settings: CacheSettings, key: str
     ) -> None:
-        self.views, self._live, self._reference = views, teacher, TorchEngine(teacher)
+        self.views, self._live, self._settings = views, teacher, settings
+        self._reference = TorchEngine(teacher)
         signals = self._reference.compute(_example(views, 2))
         taps = teacher.tapped.layers
         self.codec = Codec(tuple(taps), signals.logits.shape[1], settings.top)
@@ -64,6 +65,7 @@ class StoredTeacher:
         about: dict[str, Any] = {
             "format": FORMAT,
             "of": key,
+            "tolerance": settings.tolerance,
             "augment": [views.shift, views.flip, views.replays],
             "layers": [[layer, tap.reduce] for tap, layer in taps.items()],
             "rows": list(rows),
@@ -80,7 +82,8 @@ class StoredTeacher:
     def engine(self) -> Engine:
         """What fills; it is not even compiled where all is there."""
         seen = min(self.views.count, _EPOCHS) * len(self.views.split)
-        return fastest(self._live, _example(self.views, _COMPARED), seen)
+        example = _example(self.views, _COMPARED)
+        return fastest(self._live, example, seen, self._settings.tolerance)
 
     def expect(self, steps: Steps) -> None:
         """Compute what is missing of some steps, all at once."""
@@ -131,15 +134,15 @@ class StoredTeacher:
         views = torch.from_numpy(rows), torch.from_numpy(codes)
         for name, fresh in self._computed(self._reference, *views).items():
             if name != "top-class":  # of two equally likely classes either may be named
-                _compare(fresh.astype(float), stored[name].astype(float), self.table.folder)
+                self._compare(fresh.astype(float), stored[name].astype(float))
 
-
-def _compare(fresh: NDArray[Any], stored: NDArray[Any], folder: Any) -> None:
-    error = float(np.abs(fresh - stored).max())
-    scale = max(1.0, float(np.abs(fresh).max()))
-    if not error <= (TOLERANCE + _HALF) * scale:  # not: NaN is no agreement
-        told = f"{len(fresh)} views computed again differ by up to {error:.3g}"
-        raise stale(folder, told)
+    def _compare(self, fresh: NDArray[Any], stored: NDArray[Any]) -> None:
+        error = float(np.abs(fresh - stored).max())
+        scale = max(1.0, float(np.abs(fresh).max()))
+        allowed = 2 * self._settings.tolerance + _HALF  # other views than engines were compared on
+        if not error <= allowed * scale:  # not: NaN is no agreement
+            told = f"{len(fresh)} views computed again differ by up to {error:.3g}"
+            raise stale(self.table.folder, told)
 
 
 def _example(views: Views, count: int) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as pipeline/threads.py does, before torch
 
 import numpy as np
 import torch
@@ -89,7 +89,8 @@ def train(samples: int) -> dict[str, float]:
             schedule="cosine", warmup=0.1, seed=0, shift=SHIFT, devices="cpu",
         )  # fmt: skip
         peak = AnonymousPeak()
-        method, student = KnowledgeDistillation(KnowledgeDistillation.Options()), network("dscnn", 16)
+        method = KnowledgeDistillation(KnowledgeDistillation.Options())
+        student = network("dscnn", 16)
         Loop(method, student, source, split, validation, settings, folder, lambda *_: None).fit()
         stored = sum(f.stat().st_size for f in (folder / "signals").rglob("*") if f.is_file())
         return {
@@ -118,7 +119,9 @@ def main() -> None:
         print(json.dumps(train(options.child)))
         return
     rows = [in_child(samples) for samples in options.samples]
-    print(f"{'samples':>8} {'own MiB':>8} {'resident MiB':>13} {'images MB':>10} {'signals MB':>11}")
+    print(
+        f"{'samples':>8} {'own MiB':>8} {'resident MiB':>13} {'images MB':>10} {'signals MB':>11}"
+    )
     for row in rows:
         print(
             f"{row['samples']:8} {row['own']:8.0f} {row['resident']:13.0f}"

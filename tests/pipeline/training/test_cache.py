@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from torch import nn
@@ -75,6 +76,7 @@ def test_stored_signals_are_the_live_ones_of_every_view(kit) -> None:
 def test_a_teacher_is_asked_once_for_each_view(kit) -> None:
     teacher = Counting(kit.teacher())
     table = stored(kit, teacher, shift=0)  # two views: as they are, and mirrored
+    assert table.engine.name == "torch"  # so little is not worth compiling
     start = teacher.asked
     for epoch in range(12):
         steps = table.views.steps(epoch)
@@ -266,6 +268,18 @@ def test_openvino_computes_what_torch_computes(kit, name) -> None:
         assert agree(wanted, got)
 
 
+@pytest.mark.parametrize(("tolerance", "precision"), [(1e-3, "f32"), (0.05, "bf16")])
+def test_bf16_is_used_where_the_tolerance_and_the_cpu_allow_it(
+    kit, monkeypatch, tolerance, precision
+) -> None:
+    capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    monkeypatch.setattr(engine, "WORTH_COMPILING", 0.0)
+    live, example = LiveTeacher(kit.teacher(), CPU), views(kit).inputs(*views(kit).steps(0)[0])
+    chosen = fastest(live, example, 1, tolerance)
+    assert chosen.name == f"openvino {precision if 'BF16' in capable else 'f32'}"
+    assert agree(live.compute(example), chosen.compute(example), tolerance)
+
+
 def test_a_compiled_teacher_that_disagrees_is_not_used(kit, monkeypatch) -> None:
     class Frozen(nn.Module):
         """Its answer hangs on a value that tracing writes down once."""
@@ -281,7 +295,7 @@ def test_a_compiled_teacher_that_disagrees_is_not_used(kit, monkeypatch) -> None
     monkeypatch.setattr(engine, "WORTH_COMPILING", 0.0)
     example = {"image": torch.randn(64, *kit.shape) * torch.arange(1.0, 65).reshape(-1, 1, 1, 1)}
     assert fastest(LiveTeacher(Frozen(), CPU), example, 1).name == "torch"
-    assert fastest(LiveTeacher(kit.teacher(), CPU), example, 1).name == "openvino"
+    assert fastest(LiveTeacher(kit.teacher(), CPU), example, 1).name == "openvino f32"
 
 
 def test_small_work_is_not_worth_compiling(kit) -> None:
