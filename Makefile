@@ -22,6 +22,7 @@ slow: $(READY)  ## everything, as a nightly run does
 bench: $(READY)  ## ratios for docs/benchmarks.md, each measured interleaved in one run
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python tests/benchmarks/bench_memory.py
+	$(BIN)/python tests/benchmarks/bench_threads.py
 	$(BIN)/python tests/benchmarks/bench_latency.py
 	$(BIN)/python tests/benchmarks/bench_command.py
 

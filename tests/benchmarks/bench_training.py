@@ -30,7 +30,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as pipeline/threads.py does, before torch
+if __name__ == "__main__":
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as pipeline/threads.py does, before torch
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,13 @@ class Shifted(Dataset):
         _, height, width = SHAPE
         view = self.images[index, :, top : top + height, left : left + width]
         return view, self.targets[index]
+
+
+def digits() -> SplitTensors:
+    """The training digits of mnist5k."""
+    data = load_data({"source": "mnist5k"}, Path())
+    images = torch.from_numpy(data.preprocessing.apply(data.train.inputs)["input"])
+    return SplitTensors({"image": images}, torch.from_numpy(data.train.targets).long())
 
 
 def network(model: str, width: int) -> nn.Module:
@@ -289,10 +297,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    data = load_data({"source": "mnist5k"}, Path())
-    images = torch.from_numpy(data.preprocessing.apply(data.train.inputs)["input"])
-    targets = torch.from_numpy(data.train.targets).long()
-    split, teacher = SplitTensors({"image": images}, targets), network("resnet20", 32)
+    split, teacher = digits(), network("resnet20", 32)
     with tempfile.TemporaryDirectory() as folder:
         single_epochs(split, teacher, Path(folder), 3 if options.quick else options.epochs)
         ten_epochs(split, teacher, Path(folder))
