@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DataError
+from .student import CONFIDENCE, student_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-CONFIDENCE = 0.95
 RESAMPLES = 1000
 QUANTILES_PER_ROUND = 101
 
@@ -220,19 +220,10 @@ def _medians(table: Floats, counts: Floats, picks: NDArray[np.int64]) -> Floats:
 
 def _percentile_interval(values: Floats, blocks: int, confidence: float) -> tuple[float, float]:
     """Percentiles further out than nominal, since a bootstrap of few blocks is too narrow."""
-    stretch = np.sqrt(blocks / (blocks - 1)) * _student_quantile(confidence, blocks - 1)
+    stretch = np.sqrt(blocks / (blocks - 1)) * student_quantile(blocks - 1, confidence)
     tail = NormalDist().cdf(-stretch)
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def _student_quantile(confidence: float, freedom: int) -> float:
-    """Two-sided quantile of Student's t; Abramowitz and Stegun 26.7.5, exact to 1 % from 4 on."""
-    z = _normal_quantile(confidence)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
 
 
 def _normal_quantile(confidence: float) -> float:

@@ -16,6 +16,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -109,7 +110,8 @@ def run_experiment(
     listen(Event("started", name))
     start = time.perf_counter()
     try:
-        outcome = experiment.run(seeds, progress)
+        with _one_thread():
+            outcome = experiment.run(seeds, progress)
     except EdgeDistillError:
         raise
     except Exception as error:
@@ -127,6 +129,19 @@ def run_experiment(
         "seconds": round(seconds, 2),
     }
     return {**about, **_plain(asdict(outcome)), **surroundings()}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums are then the same whatever the number of cores, and nets so small lose nothing."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _plain(value: Any) -> Any:

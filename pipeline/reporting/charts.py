@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .attribution import accuracy_hops, accuracy_waterfall
@@ -10,6 +9,7 @@ from .bars import file_sizes
 from .curves import learning_curves
 from .diagnostics import line_chart
 from .distributions import latency_distributions
+from .pages import Picture
 from .tradeoff import accuracy_latency
 from .views import Report, targets
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
-    "Chart",
     "accuracy_hops",
     "accuracy_latency",
     "accuracy_waterfall",
@@ -29,17 +28,9 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """One chart: its id in the page, its title, how to read it, and the SVG."""
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-
-
-def draw_charts(report: Report, latencies: Mapping[str, Sequence[float]]) -> dict[str, list[Chart]]:
+def draw_charts(
+    report: Report, latencies: Mapping[str, Sequence[float]]
+) -> dict[str, list[Picture]]:
     """Every chart that the report has figures for.
 
     Args:
@@ -51,7 +42,7 @@ def draw_charts(report: Report, latencies: Mapping[str, Sequence[float]]) -> dic
         `diagnostics`.
     """
     tradeoffs = [
-        Chart(
+        Picture(
             f"tradeoff-{place}",
             f"Accuracy against latency on {target}",
             "Higher and further left is better. The area of a marker is the size of the file; "
@@ -70,10 +61,10 @@ def draw_charts(report: Report, latencies: Mapping[str, Sequence[float]]) -> dic
     return {name: [c for c in charts if c.svg] for name, charts in sections.items()}
 
 
-def _diagnostics(report: Report) -> list[Chart]:
+def _diagnostics(report: Report) -> list[Picture]:
     found = report["student"]["figures"]
     return [
-        Chart(
+        Picture(
             f"diagnostic-{n}",
             figure["title"],
             figure["note"],
@@ -83,15 +74,15 @@ def _diagnostics(report: Report) -> list[Chart]:
     ]
 
 
-def _attribution(report: Report) -> list[Chart]:
+def _attribution(report: Report) -> list[Picture]:
     return [
-        Chart(
+        Picture(
             "waterfall",
             "From the teacher to the artefact",
             "Points lost or won in each hop; pale: the 95 % interval spans 0.",
             accuracy_waterfall(report),
         ),
-        Chart(
+        Picture(
             "hops",
             "Every artefact, hop by hop",
             "Points lost; a bar that spans 0 is no proven loss.",
@@ -100,15 +91,15 @@ def _attribution(report: Report) -> list[Chart]:
     ]
 
 
-def _cost(report: Report, latencies: Mapping[str, Sequence[float]]) -> list[Chart]:
+def _cost(report: Report, latencies: Mapping[str, Sequence[float]]) -> list[Picture]:
     return [
-        Chart(
+        Picture(
             "latencies",
             "Latency of single inferences",
             "Line: median; bar: 10th to 90th percentile; dots: the slowest 1 %.",
             latency_distributions(report, latencies),
         ),
-        Chart(
+        Picture(
             "sizes",
             "Size of the model files",
             "The model's own files; dark is fewer bits.",
@@ -117,8 +108,8 @@ def _cost(report: Report, latencies: Mapping[str, Sequence[float]]) -> list[Char
     ]
 
 
-def _training(report: Report) -> Chart:
-    return Chart(
+def _training(report: Report) -> Picture:
+    return Picture(
         "curves",
         "Learning curves",
         "The ring marks the best epoch on the validation split. "

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ..contracts import Missing
 from ..errors import MissingDependency
 from . import figures, headlines, views
-from .charts import Chart, draw_charts
+from .charts import draw_charts
+from .pages import render
 from .protocol import small_print
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .views import Report
 
 _LIBRARIES = ("jinja2", "matplotlib")
-_NAMESPACE = re.compile(r' xmlns(?::\w+)?="[^"]*"')
 
 
 def missing() -> Missing | None:
@@ -47,18 +46,9 @@ def render_html(report: Report, latencies: Mapping[str, Sequence[float]]) -> str
             f"report.html needs {' and '.join(absent.libraries)}, not installed here",
             hint=absent.pip_line,
         )
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader(__package__.rpartition(".")[0]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     paths = views.paths(report)
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         report=report,
         verdict=headlines.verdict(report),
         tiles=headlines.tiles(report),
@@ -70,16 +60,6 @@ def render_html(report: Report, latencies: Mapping[str, Sequence[float]]) -> str
         paths=paths,
         hop_titles=views.hop_titles(paths),
         details=small_print(report),
-        charts=_inlined(draw_charts(report, latencies)),
+        charts=draw_charts(report, latencies),
         color_of=figures.color_of,
     )
-
-
-def _inlined(charts: Mapping[str, list[Chart]]) -> dict[str, list[dict[str, str]]]:
-    """SVG inside HTML needs no namespaces, and without them the page names no address at all."""
-    return {section: [_embedded(chart) for chart in found] for section, found in charts.items()}
-
-
-def _embedded(chart: Chart) -> dict[str, str]:
-    svg = _NAMESPACE.sub("", chart.svg).replace("xlink:href", "href")
-    return {"name": chart.name, "title": chart.title, "caption": chart.caption, "svg": svg}
