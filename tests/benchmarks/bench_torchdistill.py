@@ -3,12 +3,10 @@
     pip install torchdistill
     python tests/benchmarks/bench_torchdistill.py [--epochs N] [--threads N]
 
-torchdistill is not a dependency of this project; without it the script says so and exits 0. It
-needs a torchvision built for the torch that is installed.
-
-All loops train the same student with the same live teacher on the same split, batches of 64, with
-the same loss and optimiser, in interleaved epochs of one process, none with validation; the ratios
-are those of the medians. The loops that are not torchdistill's are those of `bench_training.py`.
+torchdistill is not a dependency of this project: without it the script says so and exits 0. It
+wants a torchvision built for the torch that is installed. All loops train the same student with the
+same teacher, split, loss and optimiser, batches of 64, without validation, in interleaved epochs of
+one process; the ratios are those of the medians. Ours and the plain one are `bench_training.py`'s.
 
     plain kd   a hand-written loop with a live teacher, in eval mode
     td         torchdistill's box and the loop of its image classification example: the teacher is
@@ -22,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import os
 import statistics
 import tempfile
@@ -73,8 +72,8 @@ def configuration() -> dict[str, Any]:
             "sampler": {"class_or_func": RandomSampler, "kwargs": None},
             "kwargs": {"batch_size": bench.BATCH},
         },
-        "teacher": {"requires_grad": False},
-        "student": {"requires_grad": True},
+        "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
+        "student": {"forward_proc": "forward_batch_only", "requires_grad": True},
         "optimizer": {"key": "AdamW", "kwargs": optimizer},
         "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": loss}}},
     }
@@ -109,14 +108,13 @@ def train_one_epoch(box: DistillationBox, number: int) -> None:
 
 def epochs_of_box(box: DistillationBox) -> bench.Epoch:
     """An epoch of torchdistill, with its processes before and after."""
-    number = 0
+    numbers = itertools.count()
 
     def epoch() -> None:
-        nonlocal number
+        number = next(numbers)
         box.pre_epoch_process(epoch=number)
         train_one_epoch(box, number)
         box.post_epoch_process()
-        number += 1
 
     return epoch
 
@@ -126,21 +124,17 @@ def compare(data: SplitTensors, teacher: nn.Module, folder: Path, rounds: int) -
     live = bench.make_loop(bench.kd(), bench.source_of(teacher, None), data, folder)
     full = bench.make_loop(bench.kd(), bench.source_of(teacher, folder / "full"), data, folder)
     full.teachers._ask(None).fill()
-    others = {
-        "plain kd": bench.plain_kd(data.inputs["image"], data.targets, teacher),
-        "live": bench.epochs_of(live),
-        "stored": bench.epochs_of(full),
-    }
+    hand = bench.plain_kd(data.inputs["image"], data.targets, teacher)
+    others = {"plain kd": hand, "live": bench.epochs_of(live), "stored": bench.epochs_of(full)}
     still = copy.deepcopy(teacher).eval()
     boxes = {"td": make_box(data, teacher), "td, eval": make_box(data, still)}
     epochs = others | {name: epochs_of_box(box) for name, box in boxes.items()}
     seconds = bench.measure(epochs, rounds)
     for name, values in seconds.items():
-        middle, least, most = statistics.median(values), min(values), max(values)
-        print(f"{name:9} median {middle:.3f} s, min {least:.3f}, max {most:.3f}")
+        middle = statistics.median(values)
+        print(f"{name:9} {middle:.3f} s ({min(values):.3f} to {max(values):.3f})")
     for name, box in boxes.items():
-        mode = "train" if box.teacher_model.training else "eval"
-        print(f"{name}: the teacher was in {mode} mode")
+        print(f"{name}: teacher in {'train' if box.teacher_model.training else 'eval'} mode")
         for other in others:
             show_ratio(seconds, name, other)
 
