@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..pipeline.contracts import Artifact, Missing, Precision, Signature
 from ..pipeline.errors import ExportError
 from ._errors import explained, full_text, unsupported
-from ._files import calibration_feeds, check_weights, described, fp32_source, missing_libraries
+from ._files import check_weights, described, fp32_source, missing_libraries
+from ._onnx_int8 import RECIPES, to_int8, to_int8_dynamic
 from ._quiet import quiet
 
 if TYPE_CHECKING:
@@ -23,21 +24,20 @@ if TYPE_CHECKING:
 
 FILE = "model.onnx"
 _PORT = "edgedistill."  # what inputs and outputs are called until they get their names
-_BATCH = 32  # samples per calibration run: bounds memory, changes no result
 
 
 class OnnxExporter:
     """Writes `model.onnx`: one file, weights inside, free batch axis.
 
-    fp16 halves the weights; inputs, outputs and arithmetic stay float32. int8 is static QDQ with
-    per-channel weights (QInt8) and activations (QUInt8) from the extremes of the samples, for
-    onnxruntime fuses two signed types badly.
-    int8-dynamic quantizes matrix products only: its convolutions are far slower than float.
+    fp16 halves the weights; inputs, outputs and arithmetic stay float32. int8 is static QDQ; its
+    recipes differ in how the ranges of activations are found. int8-dynamic quantizes matrix
+    products only: its convolutions are far slower than float.
     """
 
     kind: ClassVar[str] = "onnx"
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8", "int8-dynamic")
-    version: ClassVar[int] = 1
+    recipes: ClassVar[Mapping[Precision, tuple[str, ...]]] = {"int8": tuple(RECIPES)}
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxscript", "onnxruntime")
 
     def missing(self) -> Missing | None:
@@ -52,16 +52,21 @@ class OnnxExporter:
         return _save(graph, signature, folder)
 
     def convert(
-        self, source: Artifact, precision: Precision, samples: Arrays, folder: Path
+        self,
+        source: Artifact,
+        precision: Precision,
+        samples: Arrays,
+        folder: Path,
+        recipe: str = "minmax",
     ) -> Signature:
         file, signature = fp32_source(self.kind, source, precision, self.precisions, FILE)
         with quiet(), explained(self.kind, f"convert to {precision}"):
             if precision == "fp16":
                 graph = _to_fp16(file)
             elif precision == "int8":
-                graph = _to_int8(file, samples, signature, folder / FILE)
+                graph = to_int8(file, samples, signature, folder / FILE, recipe)
             else:
-                graph = _to_int8_dynamic(file, folder / FILE)
+                graph = to_int8_dynamic(file, folder / FILE)
             check_weights(self.kind, precision, _weights(graph))
         return _save(graph, signature, folder)
 
@@ -168,70 +173,6 @@ def _halve(tensor: Any) -> Any:
     return onnx.helper.make_node(
         "Cast", [stored], [name], name=f"{name}.cast", to=onnx.TensorProto.FLOAT
     )
-
-
-def _to_int8(file: Path, samples: Arrays, signature: Signature, out: Path) -> Any:
-    """Static QDQ quantization; `out` is where onnxruntime wants to write."""
-    import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Hands the feeds out one by one, as onnxruntime asks for them."""
-
-        def __init__(self, feeds: Iterable[dict[str, Any]]) -> None:
-            self.feeds = iter(feeds)
-
-        def get_next(self) -> dict[str, Any] | None:
-            return next(self.feeds, None)
-
-    quantize_static(
-        str(file),
-        str(out),
-        Reader(calibration_feeds("onnx", samples, signature, _BATCH)),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-    )
-    return onnx.load(out)
-
-
-def _to_int8_dynamic(file: Path, out: Path) -> Any:
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.registry import IntegerOpsRegistry
-
-    graph = onnx.load(file)
-    _unshare_gemm_weights(graph.graph)
-    operators = [name for name in IntegerOpsRegistry if name != "Conv"]
-    quantize_dynamic(graph, str(out), weight_type=QuantType.QInt8, op_types_to_quantize=operators)
-    return onnx.load(out)
-
-
-def _unshare_gemm_weights(body: Any) -> None:
-    """Give every Gemm a weight of its own.
-
-    onnxruntime's dynamic quantizer turns Gemm into MatMul and transposes the weight in place:
-    once per Gemm, so that a tied weight comes out wrong.
-    """
-    weights = {tensor.name: tensor for tensor in body.initializer}
-    for node in body.node:
-        if node.op_type == "Gemm" and node.input[1] in weights:
-            own = body.initializer.add()
-            own.CopyFrom(weights[node.input[1]])
-            own.name = f"{own.name}.of.{node.output[0]}"
-            node.input[1] = own.name
-    used = {name for node in body.node for name in node.input}
-    kept = [tensor for tensor in body.initializer if tensor.name in used]
-    body.ClearField("initializer")
-    body.initializer.extend(kept)
 
 
 def _weights(graph: Any) -> Counter[str]:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..pipeline.contracts import Artifact, Missing, Precision, Signature
 from ..pipeline.errors import ExportError
 from ._errors import essence, explained, full_text, unsupported
-from ._files import calibration_feeds, check_weights, described, fp32_source, missing_libraries
+from ._files import check_weights, described, fp32_source, missing_libraries
+from ._openvino_int8 import RECIPES, to_int8
 from ._quiet import quiet
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import nn
@@ -27,13 +29,13 @@ class OpenVinoExporter:
     """Writes `model.xml` and `model.bin`: free batch axis, float32 inputs and outputs.
 
     fp16 stores half-precision weights; the runtime picks its own arithmetic. int8 is NNCF's
-    post-training quantization with the mixed preset, activation ranges from the extremes of the
-    samples and no bias correction.
+    post-training quantization in several recipes; see `_openvino_int8`.
     """
 
     kind: ClassVar[str] = "openvino"
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
-    version: ClassVar[int] = 1
+    recipes: ClassVar[Mapping[Precision, tuple[str, ...]]] = {"int8": tuple(RECIPES)}
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("torch", "openvino", "nncf")
 
     def missing(self) -> Missing | None:
@@ -50,7 +52,12 @@ class OpenVinoExporter:
             return _save(ir, signature, folder, half=False)
 
     def convert(
-        self, source: Artifact, precision: Precision, samples: Arrays, folder: Path
+        self,
+        source: Artifact,
+        precision: Precision,
+        samples: Arrays,
+        folder: Path,
+        recipe: str = "minmax",
     ) -> Signature:
         file, signature = fp32_source(self.kind, source, precision, self.precisions, FILE)
         with quiet(), explained(self.kind, f"convert to {precision}"):
@@ -59,7 +66,7 @@ class OpenVinoExporter:
             core = openvino.Core()
             ir = core.read_model(file)
             if precision == "int8":
-                ir = _to_int8(ir, samples, signature)
+                ir = to_int8(ir, samples, signature, recipe)
             written = _save(ir, signature, folder, half=precision == "fp16")
             check_weights(self.kind, precision, _weights(core.read_model(folder / FILE)))
         return written
@@ -98,24 +105,6 @@ def _conversion_error(program: ExportedProgram, error: Exception) -> ExportError
         f"openvino: the model cannot be converted: {essence(error)}",
         "The full message of the converter is in the log; 'openvino' can be taken out of "
         "export.formats to go on with the other formats.",
-    )
-
-
-def _to_int8(ir: Any, samples: Arrays, signature: Signature) -> Any:
-    import nncf
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
-    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-
-    feeds = list(calibration_feeds("openvino", samples, signature, batch=1))
-    return nncf.quantize(
-        ir,
-        nncf.Dataset(feeds),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(feeds),
-        advanced_parameters=AdvancedQuantizationParameters(
-            disable_bias_correction=True,
-            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
-        ),
     )
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..pipeline.contracts import Artifact, Missing, Precision, Signature, TensorSpec
 from ..pipeline.errors import ExportError
 from ._errors import essence, explained, unsupported
-from ._files import calibration_feeds, check_weights, described, fp32_source, missing_libraries
+from ._files import check_weights, described, fp32_source, missing_libraries
 from ._quiet import quiet
+from ._tflite_int8 import RECIPES, quantize
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -30,13 +32,14 @@ class TfliteExporter:
     integers become 32-bit. The batch is fixed: resizing works for plain convolutional nets and
     fails where the converter wrote a reshape to a constant size, so run one sample at a time.
 
-    int8 is static, per channel, with ranges from the extremes of the samples, between float32
-    inputs and outputs. fp16 and int8-dynamic change the weights; sums stay in float.
+    int8 is static, per channel, between float32 inputs and outputs; its recipes are those of
+    `_tflite_int8`. fp16 and int8-dynamic change the weights; sums stay in float.
     """
 
     kind: ClassVar[str] = "tflite"
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8", "int8-dynamic")
-    version: ClassVar[int] = 1
+    recipes: ClassVar[Mapping[Precision, tuple[str, ...]]] = {"int8": RECIPES}
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = (
         "torch",
         "litert-torch",
@@ -59,11 +62,16 @@ class TfliteExporter:
             return _save(content, signature, folder)
 
     def convert(
-        self, source: Artifact, precision: Precision, samples: Arrays, folder: Path
+        self,
+        source: Artifact,
+        precision: Precision,
+        samples: Arrays,
+        folder: Path,
+        recipe: str = "minmax",
     ) -> Signature:
         file, signature = fp32_source(self.kind, source, precision, self.precisions, FILE)
         with quiet(), explained(self.kind, f"convert to {precision}"):
-            content = _quantize(file, precision, samples, signature)
+            content = quantize(file, precision, samples, signature, recipe)
             check_weights(self.kind, precision, _weights(content))
             return _save(content, signature, folder)
 
@@ -127,92 +135,6 @@ def _conversion_error(program: ExportedProgram, error: Exception) -> ExportError
         "The full message of the converter is in the log; 'tflite' can be taken out of "
         "export.formats to go on with the other formats.",
     )
-
-
-def _quantize(file: Path, precision: Precision, samples: Arrays, signature: Signature) -> bytes:
-    from ai_edge_quantizer import quantizer
-
-    content = file.read_bytes()
-    recipe = _recipe(precision)
-    work = quantizer.Quantizer(content, recipe.get_quantization_recipe())
-    if precision != "int8":
-        return bytes(work.quantize(enable_progress_report=False).quantized_model)
-    ranges = _calibrate(content, recipe, samples, signature)
-    if not ranges:
-        return content  # no operator has an int8 form; the census of weights will say so
-    made = work.quantize(ranges, enable_progress_report=False).quantized_model
-    return _reconnect(bytes(made))
-
-
-def _recipe(precision: Precision) -> Any:
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-    from ai_edge_quantizer.qtyping import TFLOperationName
-    from ai_edge_quantizer.recipe_manager import RecipeManager
-
-    recipe, every = RecipeManager(), TFLOperationName.ALL_SUPPORTED
-    if precision == "fp16":
-        recipe.add_weight_only_config(".*", every, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
-    elif precision == "int8-dynamic":
-        recipe.add_dynamic_config(".*", every, 8)
-    else:
-        recipe.add_static_config(".*", every, 8, 8)
-        for port in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
-            recipe.add_quantization_config(".*", port, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    return recipe
-
-
-def _calibrate(content: bytes, recipe: Any, samples: Arrays, signature: Signature) -> Any:
-    """Ranges of every tensor: true extremes, for the default is a moving average that clips."""
-    from ai_edge_quantizer.calibrator import Calibrator
-    from ai_edge_quantizer.utils.qsv_utils import min_max_update
-
-    calibrator = Calibrator(content, num_threads=1, qsv_update_func=min_max_update)
-    (name,) = calibrator.get_signature_list()
-    feeds = list(calibration_feeds("tflite", samples, signature, batch=1))
-    calibrator.calibrate({name: feeds}, recipe)
-    return calibrator.get_model_qsvs()
-
-
-def _reconnect(content: bytes) -> bytes:
-    """Let int8 operators read the int8 tensor where the quantizer gave them a float output.
-
-    ai-edge-quantizer puts a DEQUANTIZE before an output of the graph and hands its float result
-    to every other reader of that tensor too; an int8 operator among them then refuses to load.
-    """
-    import numpy as np
-    from ai_edge_litert.tools.flatbuffer_utils import (
-        convert_object_to_bytearray,
-        read_model_from_bytearray,
-    )
-
-    model = read_model_from_bytearray(content)
-    if not sum(_reconnect_graph(model, graph) for graph in model.subgraphs):
-        return content
-    for buffer in model.buffers:
-        if isinstance(buffer.data, bytes):  # packing bytes takes a Python call each
-            buffer.data = np.frombuffer(buffer.data, np.uint8)
-    return bytes(convert_object_to_bytearray(model))
-
-
-def _reconnect_graph(model: Any, graph: Any) -> int:
-    """How many inputs of operators were led back to the tensor before a DEQUANTIZE."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    codes = [code.builtinCode for code in model.operatorCodes]
-    before = {
-        operator.outputs[0]: operator.inputs[0]
-        for operator in graph.operators
-        if codes[operator.opcodeIndex] == schema.BuiltinOperator.DEQUANTIZE
-        and operator.outputs[0] in graph.outputs
-    }
-    changed = 0
-    for operator in graph.operators:
-        kinds = {graph.tensors[index].type for index in operator.outputs}
-        if schema.TensorType.INT8 in kinds:
-            inputs = [before.get(index, index) for index in operator.inputs]
-            changed += sum(old != new for old, new in zip(operator.inputs, inputs, strict=True))
-            operator.inputs = inputs
-    return changed
 
 
 def _weights(content: bytes) -> Counter[str]:

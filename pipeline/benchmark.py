@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .contracts import Arrays, Session, Target
 
-SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".tflite": "tflite"}
+SUFFIXES = {".onnx": "onnx", ".xml": "openvino", ".tflite": "tflite", ".pte": "executorch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def benchmark(
     """Measure models; all candidates of a target are timed in interleaved rounds.
 
     Args:
-        paths: .onnx, .xml, .tflite files and .edge.zip bundles.
+        paths: .onnx, .xml, .tflite, .pte files and .edge.zip bundles.
         targets: names of target plugins.
         threads: worker threads of each runtime.
         seconds: measuring time per candidate.

@@ -125,7 +125,7 @@ def plan(config: Path, overrides: tuple[str, ...], runs: Path, as_json: bool) ->
 def benchmark(
     files: tuple[Path, ...], targets: tuple[str, ...], threads: int, seconds: float, as_json: bool
 ) -> None:
-    """Measure model files (.onnx, .xml, .tflite) and bundles, interleaved with one another."""
+    """Measure model files (.onnx, .xml, .tflite, .pte) and bundles, interleaved."""
     from .commands import run_benchmark
 
     run_benchmark(files, targets, threads, seconds, as_json)

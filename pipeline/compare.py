@@ -242,7 +242,7 @@ def record_of(
     rows, best = compare(cells, answers, REFERENCES)
     right = answers.teacher.argmax(axis=1) == answers.targets
     models = {
-        "teacher": config.teacher.model,
+        "teacher": foreign[1].name if (foreign := config.teacher.foreign) else config.teacher.model,
         "student": config.student.model,
         "data": config.data.source,
     }

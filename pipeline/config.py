@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from .contracts import Precision
+from .models.foreign import FOREIGN, Layout
 
 _UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _TIMES = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
@@ -87,8 +88,27 @@ class TeacherSection(TrainingKeys):
     model: str = Field("resnet20", description="a built-in model, or 'my_model.py:build'")
     weights: Path | None = Field(None, description=".safetensors, or a .pt with a state dict")
     onnx: Path | None = Field(None, description="an ONNX file that gives logits")
+    keras: Path | None = Field(None, description="a .keras file that gives logits")
+    savedmodel: Path | None = Field(None, description="a SavedModel's folder; it gives logits")
+    tflite: Path | None = Field(None, description="a .tflite file that gives logits")
+    layout: Layout | None = Field(
+        None,
+        description="of the images that such a file takes; needed where their shape, such as"
+        " (?, ?, ?, ?), leaves it open",
+    )
     epochs: int = Field(8, ge=1)
     checkpoints: int = Field(0, ge=0, description="keep one every so many epochs; 0 keeps none")
+
+    @property
+    def foreign(self) -> tuple[str, Path] | None:
+        """Key and file of a teacher that is no torch module."""
+        files = ((key, getattr(self, key)) for key in FOREIGN)
+        return next(((key, file) for key, file in files if file is not None), None)
+
+    @property
+    def loaded_by(self) -> str | None:
+        """The key that names a finished teacher; None if it is trained here."""
+        return self.foreign[0] if self.foreign else "weights" if self.weights else None
 
 
 class StudentSection(PluginSection):
@@ -146,8 +166,22 @@ class ExportSection(Section):
 
     formats: tuple[str, ...] = Field(("onnx", "openvino", "tflite"), min_length=1)
     precisions: tuple[Precision, ...] = Field(("fp32", "fp16", "int8"), min_length=1)
-    calibration: int = Field(256, ge=1, description="validation samples that calibrate int8")
     timeout: float = Field(900, gt=0, description="seconds that one conversion may take")
+
+
+class QuantizeSection(Section):
+    """How int8 is looked for."""
+
+    calibration: int = Field(256, ge=1, description="validation samples that calibrate int8")
+    accuracy_drop: float = Field(
+        1.0,
+        ge=0,
+        description="points below the fp32 student, on the validation split, that a recipe may"
+        " lose; the first that holds is taken, else the most accurate",
+    )
+    recipes: tuple[str, ...] = Field(
+        (), description="of static int8, tried in this order; empty tries all that a format has"
+    )
 
 
 class Goals(Section):
@@ -186,5 +220,6 @@ class Config(Section):
     distill: DistillSection = DistillSection()
     train: TrainSection = TrainSection()
     export: ExportSection = ExportSection()
+    quantize: QuantizeSection = QuantizeSection()
     evaluate: EvaluateSection = EvaluateSection()
     bundle: BundleSection = BundleSection()

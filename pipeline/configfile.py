@@ -11,6 +11,7 @@ from . import plugins, yamlfile
 from .config import Config
 from .errors import ConfigError, Fault
 from .methods import composed
+from .models.foreign import FOREIGN
 from .options import nearest
 
 if TYPE_CHECKING:
@@ -187,6 +188,10 @@ def _composition_faults(document: Document, root: Path) -> Iterator[Fault]:
         extras = {key: value for key, value in item.items() if key != "method"}
         known = ["method", *others[-1].Options.model_fields]
         yield from _option_faults((*path, number), others[-1], extras, known, document, root)
+        for key in sorted(others[-1].own_loss & extras.keys()):
+            where = document.place((*path, number, key))
+            unread = f"no {key}: under `with`, only distill.method's own loss is used"
+            yield Fault(f"distill.with.{number}.{key}", where, repr(extras[key]), unread)
     main = document.get(("distill", "method")) or Config.model_fields["distill"].default.method
     if main in plugins.names("methods"):
         for fault in composed.faults(plugins.method(main), others):
@@ -277,14 +282,23 @@ def _listed(document: Document, section: str, key: str) -> list[Any]:
 
 def _file_faults(document: Document, root: Path) -> Iterator[Fault]:
     """Files that must be there."""
-    files = {"weights": "an existing .safetensors or .pt file", "onnx": "an existing .onnx file"}
-    for key, expected in files.items():
-        file, where = document.get(("teacher", key)), document.place(("teacher", key))
-        if isinstance(file, str) and not (root / file).is_file():
-            yield Fault(f"teacher.{key}", where, repr(file), expected)
-    if document.get(("teacher", "onnx")) is not None:
-        for key in ("model", "weights"):
-            if document.get(("teacher", key)) is not None:
-                where, value = document.place(("teacher", key)), document.get(("teacher", key))
-                expected = "nothing beside teacher.onnx, which is a whole model"
-                yield Fault(f"teacher.{key}", where, repr(value), expected)
+    section = document.get(("teacher",))
+    given = {k: v for k, v in section.items() if v is not None} if isinstance(section, dict) else {}
+    weights = given.get("weights")
+    if isinstance(weights, str) and not (root / weights).is_file():
+        yield _teacher_fault(document, "weights", "an existing .safetensors or .pt file")
+    for key, kind in FOREIGN.items():
+        if isinstance(given.get(key), str) and not kind.is_there(root / given[key]):
+            yield _teacher_fault(document, key, f"an existing {kind.what}")
+    whole = [key for key in given if key in FOREIGN]
+    for key in ("model", "weights", *FOREIGN) if whole else ():
+        if key in given and key != whole[0]:
+            wanted = f"nothing beside teacher.{whole[0]}, which is a whole model"
+            yield _teacher_fault(document, key, wanted)
+    if "layout" in given and not whole:
+        yield _teacher_fault(document, "layout", f"one of teacher.{', '.join(FOREIGN)} beside it")
+
+
+def _teacher_fault(document: Document, key: str, expected: str) -> Fault:
+    path: KeyPath = ("teacher", key)
+    return Fault(f"teacher.{key}", document.place(path), repr(document.get(path)), expected)

@@ -99,9 +99,13 @@ class Artifact:
 
     @property
     def size_bytes(self) -> int:
-        """Size of the model itself: every file but our own JSON side notes."""
-        names = (name for name in self.files if not name.endswith(".json"))
-        return sum((self.root / name).stat().st_size for name in names)
+        """Size of the model itself, in bytes."""
+        return sum((self.root / name).stat().st_size for name in self.model_files)
+
+    @property
+    def model_files(self) -> list[str]:
+        """What a device needs: no side notes, and no captured program to convert from."""
+        return sorted(name for name in self.files if not name.endswith((".json", ".pt2")))
 
 
 @dataclass(slots=True)
@@ -307,6 +311,8 @@ class Study(Protocol):
         curve: the teacher's own training, epoch by epoch; empty for a teacher that was loaded.
         history: one record per finished epoch of this training.
         seed: of this training.
+        rehearsal: nothing is trained, the teacher knows nothing and there are a few samples only:
+            what is fitted to data now means nothing and must not be refused.
     """
 
     @property
@@ -320,6 +326,9 @@ class Study(Protocol):
 
     @property
     def seed(self) -> int: ...
+
+    @property
+    def rehearsal(self) -> bool: ...
 
     def targets(self, split: str) -> Tensor:
         """Labels `(N,)`, int64."""
@@ -360,11 +369,12 @@ class Method(ABC):
 
     The loop calls, in this order: `adopt`, `helpers`, then per epoch `begin_epoch` and per step
     `checkpoint`, `adapt`, `loss`; at the end `figures` and `finish`. All of it must depend on its
-    arguments alone: a resumed training calls them again and must find the same. What a method
-    remembers from epoch to epoch are buffers of its helpers, which are checkpointed.
+    arguments and on what `helpers` found alone: a resumed training calls them again and must find
+    the same. What a method remembers from epoch to epoch are buffers of its helpers, which are
+    checkpointed.
 
-    Methods compose (`distill: {method: kd, with: [paced]}`): of those under `with`, `adopt`,
-    `checkpoint`, `adapt` and `terms` are used; of the method itself, everything.
+    Methods compose (`distill: {method: kd, with: [paced]}`): of those under `with`,
+    everything but `loss` is used, and `terms` beside it.
 
     Attributes:
         name: as in edge.yaml.
@@ -375,6 +385,7 @@ class Method(ABC):
             logits), `weights`, `checkpoint` (the teacher over time), `network` (a live teacher);
             empty if it cannot stand there. No two may give the same.
         takes: which of `target`, `weights`, `checkpoint` and `network` its loss lets others change.
+        own_loss: options that only its own loss reads, so that they mean nothing under `with`.
         needs: what the loop must provide; set by `__init__` where options decide.
     """
 
@@ -384,6 +395,7 @@ class Method(ABC):
     Options: ClassVar[type[BaseModel]]
     gives: ClassVar[frozenset[str]] = frozenset()
     takes: ClassVar[frozenset[str]] = frozenset()
+    own_loss: ClassVar[frozenset[str]] = frozenset()
     needs: Needs
 
     def __init__(self, options: Any = None) -> None:
@@ -437,12 +449,15 @@ class Exporter(Protocol):
     Attributes:
         kind: the format, as in edge.yaml.
         precisions: what it can write.
+        recipes: for a precision that has several ways, their names, in the order in which they are
+            worth trying; the first is the one to take unseen.
         version: raised when the code changes what is written.
         libraries: distributions whose versions change what is written.
     """
 
     kind: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]]
+    recipes: ClassVar[Mapping[Precision, tuple[str, ...]]]
     version: ClassVar[int]
     libraries: ClassVar[tuple[str, ...]]
 
@@ -465,7 +480,12 @@ class Exporter(Protocol):
         """
 
     def convert(
-        self, source: Artifact, precision: Precision, samples: Arrays, folder: Path
+        self,
+        source: Artifact,
+        precision: Precision,
+        samples: Arrays,
+        folder: Path,
+        recipe: str = ...,
     ) -> Signature:
         """Write the fp32 artefact `source` in another precision into `folder`.
 
@@ -474,6 +494,7 @@ class Exporter(Protocol):
             precision: one of `precisions`, not fp32.
             samples: calibration inputs by name, `(M, ...)`.
             folder: empty.
+            recipe: one of `recipes`; means nothing where the precision has one way only.
         """
 
 

@@ -11,26 +11,31 @@ A stage of the middle row that fails takes only its own format with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import plugins
 from .contracts import Stage
 from .errors import ConfigError, MissingDependency
+from .models.foreign import FOREIGN
 from .options import nearest
-from .stages import bundle, data, distill, evaluate, export, report, select, teacher
+from .stages import bundle, data, distill, evaluate, export, quantize, report, select, teacher
 from .stages.distill import MethodSpec
+from .stages.foreign import convert, take_over
 from .stages.keys import file_digests
 from .stages.modelfiles import model_settings
+from .stages.quantize import Search
 from .stages.training import LIBRARIES as TRAINING
+from .stages.training import replays, seed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from .config import Config, TrainingKeys
-    from .contracts import Exporter, Missing
+    from .contracts import Exporter, Missing, Precision
+    from .models.foreign import ForeignKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ def make_plan(config: Config, root: Path) -> Plan:
     _check_checkpoints(config)
     exporters = {kind: plugins.exporter(kind) for kind in config.export.formats}
     _check_precisions(config, exporters)
+    _check_recipes(config, exporters)
     training = (_data(config, root), *_training(config, root))
     exports = tuple(_exports(config, root, exporters))
     names = tuple(stage.name for stage in exports)
@@ -110,8 +116,8 @@ def _check_checkpoints(config: Config) -> None:
     """See that a method that goes by the teacher's own training will find it."""
     if not MethodSpec.of(config).build().needs.checkpoints:
         return
-    loaded = "weights" if config.teacher.weights is not None else "onnx"
-    if getattr(config.teacher, loaded) is not None:
+    loaded = config.teacher.loaded_by
+    if loaded is not None:
         raise ConfigError(
             f"distill.method = {config.distill.method!r} follows the teacher's own training, and"
             f" teacher.{loaded} is loaded: how it came about is not known",
@@ -133,10 +139,25 @@ def _check_precisions(config: Config, exporters: dict[str, Exporter]) -> None:
                 raise ConfigError(f"{kind} cannot be written as {precision}", hint=f"it can: {can}")
 
 
+def _check_recipes(config: Config, exporters: dict[str, Exporter]) -> None:
+    known = {name for e in exporters.values() for name in e.recipes.get("int8", ())}
+    for name in config.quantize.recipes:
+        if name not in known:
+            raise ConfigError(
+                f"quantize.recipes = {name!r}: none of the formats has it",
+                hint=nearest(name, sorted(known)),
+            )
+
+
 def _missing(config: Config, exporters: dict[str, Exporter]) -> Iterable[Missing]:
     found = [exporter.missing() for exporter in exporters.values()]
     targets = [plugins.target(name) for name in config.evaluate.targets]
-    found += [t.missing(kind) for t in targets for kind in exporters if t.accepts(kind)]
+    measured = set(exporters)
+    if config.teacher.foreign is not None:
+        teacher_kind = FOREIGN[config.teacher.foreign[0]]
+        found.append(teacher_kind.missing())
+        measured.add(teacher_kind.format)
+    found += [t.missing(kind) for t in targets for kind in sorted(measured) if t.accepts(kind)]
     if ":" not in config.data.source:
         found.append(plugins.load("data", config.data.source)().missing())
     found.append(report.missing())
@@ -179,10 +200,14 @@ def _training(config: Config, root: Path) -> Iterable[Stage]:
             "model": settings["model"],
             "weights": file_digests([root / section.weights], root),
         }
-    if section.onnx is not None:
-        settings = {"onnx": file_digests([root / section.onnx], root)}
+    libraries: tuple[str, ...] = TRAINING
+    if section.foreign is not None:
+        key, file = section.foreign
+        content = FOREIGN[key].content(root.resolve() / file)
+        settings = {key: file_digests(content, root), "layout": section.layout}
+        libraries = (*TRAINING, *FOREIGN[key].distributions)
     run = partial(teacher.run, config, root)
-    yield Stage("teacher", ("data",), settings, 1, run, libraries=TRAINING)
+    yield Stage("teacher", ("data",), settings, 1, run, libraries=libraries)
     if has_baseline(config):
         yield student_stage("baseline", MethodSpec("none"), config, root)
     yield student_stage("distill", MethodSpec.of(config), config, root)
@@ -201,44 +226,84 @@ def student_stage(name: str, spec: MethodSpec, config: Config, root: Path) -> St
         **_loop_settings(config.distill, config),
     }
     run = partial(distill.run, spec, config, root)
-    inputs = ("data", "teacher") if distill.uses_teacher(spec.build()) else ("data",)
-    return Stage(name, inputs, settings, 2, run, libraries=TRAINING)
+    if not distill.uses_teacher(spec.build()):
+        return Stage(name, ("data",), settings, 2, run, libraries=TRAINING)
+    settings["signals"] = _signal_settings(config)
+    return Stage(name, ("data", "teacher"), settings, 3, run, libraries=TRAINING)
 
 
 def _loop_settings(section: TrainingKeys, config: Config) -> dict[str, Any]:
     own = ("batch_size", "optimizer", "lr", "weight_decay", "schedule", "warmup", "epochs")
     return {
         **{key: getattr(section, key) for key in own},
-        "train": config.train.model_dump(mode="json"),
+        "train": _train_settings(section, config),
         "augment": config.data.augment.model_dump(mode="json"),
     }
+
+
+def _train_settings(section: TrainingKeys, config: Config) -> dict[str, Any]:
+    """What of `train` decides any training."""
+    return {
+        "devices": config.train.devices,
+        "precision": config.train.precision,
+        "seed": seed(section, config),
+        "replays": replays(section, config),
+    }
+
+
+def _signal_settings(config: Config) -> dict[str, Any]:
+    """What of `train` decides how a teacher is heard; how large a cache may get does not."""
+    train = config.train
+    return {"cache": train.cache, "tolerance": train.cache_tolerance, "top": train.top}
 
 
 def _exports(config: Config, root: Path, exporters: dict[str, Exporter]) -> Iterable[Stage]:
     timeout = config.export.timeout
     first, first_exporter = next(iter(exporters.items()))
-    if config.teacher.onnx is not None:
-        settings: dict[str, Any] = {"kind": "onnx"}
-        yield Stage("export-teacher", ("data", "teacher"), settings, 1, export.take_over)
+    if config.teacher.foreign is not None:
+        yield _foreign_export(FOREIGN[config.teacher.foreign[0]], timeout)
     else:
         yield _export("export-teacher", first, first_exporter, "teacher", timeout, root)
     for kind, exporter in exporters.items():
         yield _export(f"export-{kind}", kind, exporter, "distill", timeout, root)
         for precision in config.export.precisions:
             if precision != "fp32":
-                calibration = config.export.calibration
-                settings = {"kind": kind, "precision": precision, "exporter": exporter.version}
-                if precision.startswith("int8"):
-                    settings["calibration"] = calibration
-                yield Stage(
-                    f"quantize-{kind}-{precision}",
-                    ("data", "distill", f"export-{kind}"),
-                    settings,
-                    1,
-                    partial(export.quantize, kind, precision, calibration, timeout),
-                    libraries=exporter.libraries,
-                    alone=False,
-                )
+                yield _quantize(kind, exporter, precision, config)
+
+
+def _quantize(kind: str, exporter: Exporter, precision: Precision, config: Config) -> Stage:
+    section = config.quantize
+    known = exporter.recipes.get(precision, ())
+    wanted = tuple(name for name in section.recipes if name in known) or known or ("",)
+    search = Search(wanted, section.accuracy_drop, section.calibration)
+    return Stage(
+        f"quantize-{kind}-{precision}",
+        ("data", "distill", f"export-{kind}"),
+        {
+            "kind": kind,
+            "precision": precision,
+            "exporter": exporter.version,
+            **(asdict(search) if precision == "int8" else {}),
+        },
+        2,
+        partial(quantize.run, kind, precision, search, config.export.timeout),
+        libraries=exporter.libraries,
+        alone=False,
+    )
+
+
+def _foreign_export(kind: ForeignKind, timeout: float) -> Stage:
+    """The teacher's file as it is measured: itself, or what it is converted to."""
+    run = partial(convert, timeout) if kind.converted else take_over
+    return Stage(
+        "export-teacher",
+        ("data", "teacher"),
+        {"kind": kind.format},
+        1,
+        run,
+        libraries=kind.distributions if kind.converted else (),
+        alone=not kind.converted,
+    )
 
 
 def _export(

@@ -40,6 +40,7 @@ RUNTIMES = {
     "onnx": RuntimeChoice("onnxruntime", "onnxruntime", "onnx", ".onnx"),
     "openvino": RuntimeChoice("openvino", "openvino", "openvino", ".xml"),
     "tflite": RuntimeChoice("litert", "ai_edge_litert", "tflite", ".tflite"),
+    "executorch": RuntimeChoice("executorch", "executorch", "executorch", ".pte"),
 }
 
 

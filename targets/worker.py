@@ -1,7 +1,8 @@
 """The measuring worker: `python -m edgedistill.targets.worker RUNTIME FOLDER PARENT`.
 
-A process of its own with NumPy and ONE runtime: another library in the process can take a quarter
-of the speed, and a crash of the runtime harms nobody else. See `protocol` for what is spoken.
+A process of its own with NumPy and ONE runtime (ExecuTorch brings torch along): another library in
+the process can take a quarter of the speed, and a crash of the runtime harms nobody else. See
+`protocol` for what is spoken.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ..pipeline.contracts import Array, Arrays, TensorSpec
     from .runtimes.base import Load, Runtime
 
-RUNTIMES = ("onnxruntime", "openvino", "litert")
+RUNTIMES = ("onnxruntime", "openvino", "litert", "executorch")
 BEAT_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 

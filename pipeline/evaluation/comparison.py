@@ -68,7 +68,8 @@ def compare(
     """One row per method, and the name of the best, if there is one.
 
     The best has the highest mean, and its paired difference to EVERY other method has an interval
-    above 0: to be ahead of a reference alone makes no winner among many.
+    above 0: to be ahead of a reference alone makes no winner among many. Where a training failed
+    there is no best: it might have been that one.
 
     Args:
         cells: of all methods and seeds.
@@ -84,7 +85,8 @@ def compare(
     plain = next((r["seconds_per_epoch"] for r in rows if r["method"] == references[0]), None)
     for row in rows:
         row["seconds_ratio"] = _ratio(row["seconds_per_epoch"], plain)
-    return rows, _best(right)
+    whole = all(cell.result is not None for cell in cells)
+    return rows, _best(right) if whole else None
 
 
 def _right(method: str, cells: Sequence[Cell], targets: Array) -> dict[int, Array]:

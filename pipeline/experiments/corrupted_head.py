@@ -76,6 +76,7 @@ class SeedStudy:
     student: Mapping[str, Tensor]
     labels: Mapping[str, Tensor]
     seed: int
+    rehearsal: bool = False
 
     def targets(self, split: str) -> Tensor:
         return self.labels[split]

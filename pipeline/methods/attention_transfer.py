@@ -142,4 +142,4 @@ def _map_shape(study: Study, role: Literal["student", "teacher"], tap: Tap) -> t
         return study.student_shape(tap) if role == "student" else study.teacher_shape(tap)
     except ModelError as error:
         what = f"attention-transfer cannot compare the {role}'s layer {study.layer(role, tap)!r}"
-        raise TrainingError(f"{what}: {error.message}", _HINT) from error
+        raise TrainingError(f"{what}: {error.message}", f"{error.hint}. {_HINT}") from error

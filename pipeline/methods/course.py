@@ -56,19 +56,29 @@ class Course:
     def saturated(self, epochs: int, accuracies: Sequence[float]) -> int | None:
         """The checkpoint of a student that moves on when it stands still, and in time for the last.
 
+        Of more checkpoints than there are epochs for, some are left out, evenly.
+
         Args:
             epochs: length of the student's training.
             accuracies: of the student on the validation split, one per finished epoch.
         """
-        longest = max(1, epochs // (len(self.kept) + 1))
+        kept = _thinned(self.kept, epochs - 1)  # the final teacher needs an epoch, too
+        longest = max(1, epochs // (len(kept) + 1))
         switches = on_saturation(accuracies, self.chance, longest)
-        return self.kept[switches] if switches < len(self.kept) else None
+        return kept[switches] if switches < len(kept) else None
 
     def point(self, epoch: int | None) -> CurvePoint:
         """The teacher after an epoch; None is the final one, which is that of its best epoch."""
         if epoch is None:
             return max(self.curve, key=lambda point: (point.accuracy, -point.loss))
         return next(point for point in self.curve if point.epoch == epoch)
+
+
+def _thinned(kept: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """At most so many of them, spread evenly, the last one among them."""
+    if len(kept) <= most:
+        return kept
+    return tuple(kept[len(kept) * (place + 1) // most - 1] for place in range(most))
 
 
 def _accuracies(curve: Sequence[CurvePoint], kept: Sequence[int]) -> list[tuple[float, float]]:

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..contracts import Batch, Method, Needs, Tap
 from ..errors import TrainingError
 from .kd import KnowledgeDistillation
+from .losses import mean_over_batch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,16 +133,23 @@ class FitNets(Method):
 
     def _hint_loss(self, batch: Batch, regressor: nn.Module | None) -> Tensor:
         assert regressor is not None, "the loop hands the helpers on"
-        return hint_loss(
-            regressor(batch.student_features[self.guided]), batch.teacher_features[self.hint]
-        )
+        regressed = regressor(batch.student_features[self.guided])
+        return hint_loss(regressed, batch.teacher_features[self.hint], batch.weights)
 
 
-def hint_loss(regressed: Tensor, hint: Tensor) -> Tensor:
-    """Mean squared difference of two features of one shape `(N, ...)`."""
+def hint_loss(regressed: Tensor, hint: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared difference of two features of one shape `(N, ...)`.
+
+    Args:
+        regressed: of the student.
+        hint: of the teacher.
+        weights: of each sample `(N,)`.
+    """
     import torch.nn.functional as F
 
-    return F.mse_loss(regressed, hint)
+    if weights is None:
+        return F.mse_loss(regressed, hint)
+    return mean_over_batch((regressed - hint).square().flatten(1).mean(dim=1), weights)
 
 
 def regressor_fault(student: Shape, teacher: Shape) -> str:

@@ -28,7 +28,6 @@ Departures:
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,9 +35,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..contracts import Batch, Figure, Method, Needs, Tap
 from ..errors import TrainingError
 from .losses import mean_over_batch, soft_divergence
+from .modes import evaluating
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -117,7 +117,13 @@ class GapPreserving(Method):
 
         if self.grows:
             few = torch.arange(min(4, len(study.targets("train"))))
-            (x,) = study.samples(few)[0].values()
+            inputs = study.samples(few)[0]
+            if len(inputs) != 1:
+                raise TrainingError(
+                    f"gap-preserving grows students of one input; this one takes {sorted(inputs)}",
+                    "take another method, or `ratio: 1, branches: 1`, which grows nothing",
+                )
+            (x,) = inputs.values()
             check_lossless(self.finish(study.network), x, self.options.ratio)
         return None
 
@@ -222,7 +228,7 @@ def _accuracies(study: Study) -> tuple[float, float]:
     inputs, targets = study.samples(torch.arange(min(total, _WATCHED)))
     network: Any = study.network
     x = next(iter(inputs.values())).to(next(network.parameters()).device)
-    with torch.no_grad(), _evaluating(network):
+    with torch.no_grad(), evaluating(network):
         logits, features = network.forward_with_taps(x, [DYNAMIC.layer])
     both = (logits, features[DYNAMIC.layer])
     student, dynamic = ((z.argmax(1).cpu() == targets).float().mean().item() for z in both)
@@ -233,15 +239,3 @@ def _curve(told: Mapping[int, Mapping[str, float]], key: str) -> tuple[list[floa
     """Finished epochs, and a share in percent at each of them."""
     epochs = [epoch for epoch, figures in told.items() if key in figures]
     return [float(epoch) for epoch in epochs], [100 * told[epoch][key] for epoch in epochs]
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; every module is put back in the mode that it was in."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -13,14 +13,14 @@ decile of few samples would look better than one of many.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..contracts import Figure
+from .modes import evaluating
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -106,7 +106,7 @@ def measure_deciles(
     sums = torch.zeros(DECILES, size, dtype=torch.float64)
     squares, counts = torch.zeros(2, DECILES, dtype=torch.float64)
     numbers = decile_numbers(rates)
-    with _in_eval_mode(network):
+    with evaluating(network):
         for rows in torch.split(torch.arange(len(rates)), max(1, min(64, CHUNK_NUMBERS // size))):
             chunk = {name: values[rows] for name, values in inputs.items()}
             each = gradients(network, chunk, teacher[rows], loss).cpu().double()
@@ -232,14 +232,3 @@ def _trained(network: nn.Module) -> dict[str, Tensor]:
 def _arguments(inputs: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """A single input goes by position, several by name."""
     return (tuple(inputs.values()), {}) if len(inputs) == 1 else ((), inputs)
-
-
-@contextmanager
-def _in_eval_mode(network: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -48,6 +48,7 @@ class IntermediateProbes(Method):
     citation: ClassVar[str] = (
         "Brown, Russell, Task-Specific Knowledge Distillation via Intermediate Probes, 2026"
     )
+    own_loss: ClassVar[frozenset[str]] = frozenset({"temperature", "alpha"})
     gives: ClassVar[frozenset[str]] = frozenset({"target"})
     takes: ClassVar[frozenset[str]] = frozenset({"weights", "network"})
 
@@ -111,7 +112,7 @@ class IntermediateProbes(Method):
         from .probing_teacher import ProbingTeacher
 
         targets = study.targets("train")
-        folds = self._folds(len(targets))
+        folds = min(self._folds(len(targets), study.rehearsal), len(targets))
         fold = assign_folds(targets, folds, study.seed)
         rows = rows_to_learn_from(fold, folds)
         # Not even the number of classes is asked of the teacher's head.
@@ -175,11 +176,11 @@ class IntermediateProbes(Method):
             _by_layer(teacher, "loss", "cross-entropy (nats)", teacher.losses.tolist(), loss),
         )
 
-    def _folds(self, samples: int) -> int:
+    def _folds(self, samples: int, rehearsal: bool) -> int:
         folds: Literal["auto"] | int = self.options.folds
         if folds == "auto":
             return min(_FOLDS, samples) if samples <= self.options.cross_fit_below else 1
-        if folds > samples:
+        if folds > samples and not rehearsal:
             what = f"folds is {folds} for {samples} training samples, expected at most {samples}"
             raise TrainingError(what, "Give fewer folds, or `auto`")
         return folds

@@ -96,7 +96,9 @@ class KnowledgeDistillation(Method):
 
         logits, targets = study.teacher_logits("validation"), study.targets("validation")
         helpers = torch.nn.Module()
-        helpers.register_buffer(_BUFFER, torch.tensor(fit_temperature(logits, targets)))
+        # An untrained teacher may be worse than a guess, which no temperature mends.
+        fitted = 1.0 if study.rehearsal else fit_temperature(logits, targets)
+        helpers.register_buffer(_BUFFER, torch.tensor(fitted))
         return helpers
 
     def begin_epoch(self, study: Study, helpers: nn.Module | None) -> Mapping[str, float]:

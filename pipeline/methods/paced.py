@@ -100,6 +100,7 @@ class Paced(Method):
         "Xu, Sang, Zhou, He, Wang, PACED: Distillation and On-Policy Self-Distillation"
         " at the Frontier of Student Competence, 2026"
     )
+    own_loss: ClassVar[frozenset[str]] = frozenset({"kl", "switch", "temperature", "label_weight"})
     gives: ClassVar[frozenset[str]] = frozenset({"weights"})
     takes: ClassVar[frozenset[str]] = frozenset({"target", "checkpoint", "network"})
     needs = Needs(labels=True, teacher=True)

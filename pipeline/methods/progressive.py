@@ -51,6 +51,7 @@ class Progressive(Method):
         "Panigrahi, Liu, Malladi, Risteski, Goel, Progressive distillation induces an implicit "
         "curriculum, 2025"
     )
+    own_loss: ClassVar[frozenset[str]] = frozenset({"labels", "temperature", "alpha"})
     gives: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
     takes: ClassVar[frozenset[str]] = frozenset({"weights", "network"})
 
@@ -149,10 +150,14 @@ class Progressive(Method):
             return time_matched(course.kept, position, options.speed)
         if options.course == "on-saturation":
             return course.saturated(epochs, [record["validation_accuracy"] for record in history])
-        middle = course.middle(options.transition)
+        middle = self._middle()
         if middle is None:
             return equal_segments(course.kept, position / epochs)
         return two_shot(middle, position / epochs, options.switch)
+
+    def _middle(self) -> int | None:
+        """Two-shot: epoch of the checkpoint that comes first; None where there is no such."""
+        return self._course.middle(self.options.transition) if self._course else None
 
     def _point(self, history: Sequence[Mapping[str, Any]], epochs: int) -> CurvePoint:
         """The teacher of the epoch that follows a history, from its second step on."""
@@ -199,11 +204,11 @@ class Progressive(Method):
         """How to read the figure, and whether the method's argument applies."""
         assert self._course is not None
         transition = self._course.transition
+        equal = self.options.course == "two-shot" and self._middle() is None
+        instead = "; its checkpoints taught for equal shares of the training" if equal else ""
         if transition.visible:
             before = self._course.kept[transition.index]
-            return f"The teacher's sharp transition begins after its epoch {before}."
-        equal = self.options.course == "two-shot" and self.options.transition == "jump"
-        instead = "; its checkpoints taught for equal shares of the training" if equal else ""
+            return f"The teacher's sharp transition begins after its epoch {before}{instead}."
         return (
             f"The teacher shows no sharp transition (largest jump {transition.gain:.3f}), so no "
             f"faster learning is to be expected{instead}."

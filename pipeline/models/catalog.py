@@ -79,6 +79,16 @@ class MobileNetV2Options(_Options):
     stem_stride: Stride = Field(2, description="Stride of the first convolution.")
 
 
+class MobileNetV3Options(_Options):
+    """Options of `mobilenetv3`."""
+
+    width: Width = Field(
+        16, description="Channels of the stem; the stages have 1, 2 and 4 times as many."
+    )
+    expansion: int = Field(4, ge=1, description="How much wider a block is inside than outside.")
+    stem_stride: Stride = Field(2, description="Stride of the first convolution.")
+
+
 class TransformerOptions(_Options):
     """Options of `transformer`."""
 
@@ -136,6 +146,13 @@ MOBILENETV2 = ModelFamily(
     summary="small MobileNetV2: inverted residuals, ReLU6",
     Options=MobileNetV2Options,
     factory="edgedistill.pipeline.models.mobilenet:build",
+    taps=("stem", "stage1", "stage2", "stage3", "last", "head"),
+)
+MOBILENETV3 = ModelFamily(
+    name="mobilenetv3",
+    summary="small MobileNetV3: inverted residuals, squeeze-and-excitation, hardswish",
+    Options=MobileNetV3Options,
+    factory="edgedistill.pipeline.models.mobilenetv3:build",
     taps=("stem", "stage1", "stage2", "stage3", "last", "head"),
 )
 TRANSFORMER = ModelFamily(

@@ -1,126 +1,116 @@
-"""An ONNX file as a teacher: asked for logits like any network; it has no layers to tap.
+"""An ONNX file as a teacher; it has no layers to tap.
 
-The file is taken over with its inputs and its output named as the data names them, so that whatever
-runs the teacher later feeds it like every other model.
+The file is taken over with its inputs and its output named as the data names them, and its images
+laid out as the data's are, so that whatever runs the teacher later feeds it like every other model.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from ..errors import MissingDependency, ModelError
+from ..contracts import TensorSpec
+from ..errors import ModelError
+from .foreignteacher import TO_NHWC, ForeignTeacher, Kept
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-FILE = "teacher.onnx"
-_CHUNK = 256
+    from ..contracts import Array
+
+_TYPES = {"float": "float32", "double": "float64"}  # others are called as NumPy calls them
 
 
-class OnnxTeacher(nn.Module):
-    """Runs an ONNX file on the CPU by onnxruntime.
+class OnnxTeacher(ForeignTeacher):
+    """Runs an ONNX file on the CPU by onnxruntime."""
 
-    Args:
-        path: of the file; it takes the data's inputs in their order and gives logits `(N, C)`.
+    key: ClassVar[str] = "onnx"
 
-    Raises:
-        MissingDependency: onnxruntime is not installed.
-        ModelError: the file cannot be read, or gives more than one output.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        session = _open(path)
-        self._inputs = [(spec.name, spec.shape[0]) for spec in session.get_inputs()]
-        outputs = [spec.name for spec in session.get_outputs()]
-        if len(outputs) != 1:
-            raise ModelError(
-                f"{path.name} gives {len(outputs)} outputs ({', '.join(outputs)}); expected logits"
-                " alone",
-                "export it again with the logits as its only output",
-            )
-        # Not an attribute of the module: a session can be neither copied nor pickled.
-        self._session = _Held(session)
-
-    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
-        given = [*inputs, *named.values()]
-        if len(given) != len(self._inputs):
-            wanted = [name for name, _ in self._inputs]
-            raise ModelError(
-                f"{self.path.name} takes {wanted}, and the data has {len(given)} inputs"
-            )
-        fixed = self._inputs[0][1]
-        size = fixed if isinstance(fixed, int) else _CHUNK
-        parts = [
-            self._run([x[i : i + size] for x in given], size) for i in range(0, len(given[0]), size)
-        ]
-        return torch.from_numpy(np.concatenate(parts)).to(given[0].device)
-
-    def _run(self, inputs: Sequence[Tensor], size: int) -> Any:
-        """One call; a fixed batch that is not full is filled with copies of its first sample."""
-        count, fixed = len(inputs[0]), isinstance(self._inputs[0][1], int)
-        missing = size - count if fixed else 0
-        feeds = {}
-        for (name, _), value in zip(self._inputs, inputs, strict=True):
-            filled = torch.cat([value, value[:1].expand(missing, *value.shape[1:])])
-            feeds[name] = filled.cpu().contiguous().numpy()
-        return self._session.inner.run(None, feeds)[0][:count]
-
-
-class _Held:
-    """Keeps a session out of the module's own attributes; a copy shares it."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Held:
-        return self
-
-
-def take_over(source: Path, target: Path, names: Mapping[str, Sequence[str]]) -> int:
-    """Copy an ONNX file, its inputs and output renamed.
-
-    Args:
-        source: the user's file.
-        target: where the copy goes.
-        names: wanted names: `inputs` in order, and `outputs`.
-
-    Returns:
-        Number of weights.
-
-    Raises:
-        MissingDependency: onnx is not installed.
-        ModelError: the file cannot be read, or has another number of inputs.
-    """
-    try:
+    def keep(self, target: Path) -> Kept:
         import onnx
-    except ImportError as error:
-        raise _missing("onnx") from error
+
+        model = _read(self.path)
+        graph, turned = model.graph, [feed.name for feed in self.feeds if feed.to_nhwc]
+        for name in turned:
+            _take_nchw(graph, name)
+        (output,) = self._outputs()
+        names = {feed.name: feed.source for feed in self.feeds}
+        _rename(graph, {**names, output: self.data.outputs[0].name})
+        onnx.save(model, str(target))
+        weights = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
+        return Kept(weights, self.layout and "nchw")
+
+    def _load(self) -> Any:
+        import onnxruntime
+
+        try:
+            return onnxruntime.InferenceSession(str(self.path), providers=["CPUExecutionProvider"])
+        except (RuntimeError, ValueError) as error:
+            raise _unreadable(self.path, error) from error
+        except Exception as error:
+            # onnxruntime's own errors share no base class but this one.
+            if type(error).__module__.startswith("onnxruntime"):
+                raise _unreadable(self.path, error) from error
+            raise
+
+    def _inputs(self) -> tuple[TensorSpec, ...]:
+        return tuple(_spec(port) for port in self.engine.get_inputs())
+
+    def _outputs(self) -> tuple[str, ...]:
+        return tuple(port.name for port in self.engine.get_outputs())
+
+    def _run(self, feeds: dict[str, Array], layers: Sequence[str]) -> list[Array]:
+        outputs: list[Array] = self.engine.run(None, feeds)
+        return outputs
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else None for size in port.shape)
+    inner = port.type.removeprefix("tensor(").removesuffix(")")
+    return TensorSpec(port.name, shape, _TYPES.get(inner, inner))
+
+
+def _read(path: Path) -> Any:
+    import onnx
+
     try:
-        model = onnx.load(str(source))
+        return onnx.load(str(path))
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{source} is not a readable ONNX file: {_first_line(error)}") from error
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value.name for value in model.graph.input if value.name not in weights]
-    outputs = [value.name for value in model.graph.output]
-    if len(inputs) != len(names["inputs"]) or len(outputs) != len(names["outputs"]):
-        raise ModelError(
-            f"{source.name} has inputs {inputs} and outputs {outputs}; the data has inputs"
-            f" {list(names['inputs'])}, and the logits are the one output",
-            "export it again with these inputs, in this order, and the logits as its only output",
-        )
-    _rename(
-        model.graph,
-        dict(zip([*inputs, *outputs], [*names["inputs"], *names["outputs"]], strict=True)),
-    )
-    onnx.save(model, str(target))
-    return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
+        raise _unreadable(path, error) from error
+
+
+def _take_nchw(graph: Any, name: str) -> None:
+    """Let an input come as the data has it, and turn it before anything reads it."""
+    import onnx
+
+    inside = f"{name}.nhwc"
+    for node in _nodes(graph):
+        node.input[:] = [inside if used == name else used for used in node.input]
+    turn = onnx.helper.make_node("Transpose", [name], [inside], perm=list(TO_NHWC))
+    graph.node.insert(0, turn)
+    (value,) = (value for value in graph.input if value.name == name)
+    sizes = value.type.tensor_type.shape.dim
+    if sizes:
+        batch, height, width, channels = map(_copied, sizes)
+        del sizes[:]
+        sizes.extend([batch, channels, height, width])
+
+
+def _copied(size: Any) -> Any:
+    copy = type(size)()
+    copy.CopyFrom(size)
+    return copy
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Its nodes, and those of the branches and loops inside, which see its values."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _nodes(inner)
 
 
 def _rename(graph: Any, names: Mapping[str, str]) -> None:
@@ -128,34 +118,13 @@ def _rename(graph: Any, names: Mapping[str, str]) -> None:
     wanted = {old: new for old, new in names.items() if old != new}
     strangers = {new: f"{new}.inside" for new in wanted.values() if new not in wanted}
     every = {**strangers, **wanted}
-    for node in graph.node:
+    for node in _nodes(graph):
         node.input[:] = [every.get(name, name) for name in node.input]
         node.output[:] = [every.get(name, name) for name in node.output]
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         value.name = every.get(value.name, value.name)
 
 
-def _open(path: Path) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise _missing("onnxruntime") from error
-    try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{path} is not a readable ONNX file: {_first_line(error)}") from error
-    except Exception as error:
-        # onnxruntime's own errors share no base class but this one.
-        if type(error).__module__.startswith("onnxruntime"):
-            raise ModelError(f"{path} is not a readable ONNX file: {_first_line(error)}") from error
-        raise
-
-
-def _missing(library: str) -> MissingDependency:
-    return MissingDependency(
-        f"an ONNX teacher needs {library}, not installed here", "pip install 'edgedistill[onnx]'"
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return ModelError(f"{path} is not a readable ONNX file: {line}")

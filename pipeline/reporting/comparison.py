@@ -73,6 +73,9 @@ def _gap(found: Mapping[str, Any] | None) -> str:
     return f"{value:+.1f} ({words.interval((found['low'], found['high']), words.points)})"
 
 
+FEW = 4  # seeds, below which an interval is wider than most differences
+
+
 def verdict(record: Record) -> str:
     """One sentence: which is best, if any can be told from all others."""
     over = "test samples" if len(record["seeds"]) == 1 else "seeds"
@@ -81,6 +84,8 @@ def verdict(record: Record) -> str:
             f"{record['best']} is best: its paired difference to every other method is above 0"
             f" with 95 % confidence over {over}"
         )
+    if failed := [row["method"] for row in record["methods"] if row["failures"]]:
+        return f"no verdict: not every training of {', '.join(failed)} ended well"
     return f"no method can be told from all the others with 95 % confidence over {over}"
 
 
@@ -89,6 +94,8 @@ def notes(record: Record) -> list[str]:
     found = ["accuracy is on the test split, of the epoch that was best on the validation split"]
     if len(record["seeds"]) == 1:
         found.append("one seed: intervals tell the chance of the test samples, not of the training")
+    elif len(record["seeds"]) < FEW:
+        found.append(f"{len(record['seeds'])} seeds: such intervals tell little; run 5")
     found.append(
         "s/epoch is the pace from the first step to the last on this machine, and ratio is that to"
         " none: setting up, and asking the teacher before the first step, are left out"

@@ -56,6 +56,8 @@ def render_html(report: Report, latencies: Mapping[str, Sequence[float]]) -> str
         models=views.models(report),
         gain=headlines.gain(report),
         artifacts=views.artifacts(report),
+        recipes=views.recipes(report),
+        recipe_heads=views.RECIPE_HEADS,
         several_targets=len(views.targets(report)) > 1,
         paths=paths,
         hop_titles=views.hop_titles(paths),

@@ -30,6 +30,7 @@ def render_summary(report: Report) -> str:
         *_models(report),
         *_artifacts(report),
         *_worth(report),
+        *_recipes(report),
         *_attribution(report),
         *_goals(report),
         *_failures(report),
@@ -88,6 +89,11 @@ def _worth(report: Report) -> list[str]:
     rows = [row for row in views.artifacts(report) if row.first and row.why]
     lines = [f"- {_plain(row.name)}: {row.worth}, {_plain(row.why)}" for row in rows]
     return ["## Is the lower precision worth it?", "\n".join(lines)] if lines else []
+
+
+def _recipes(report: Report) -> list[str]:
+    rows = [[_plain(cell) for cell in row] for row in views.recipes(report)]
+    return ["## What was tried for int8", _table(list(views.RECIPE_HEADS), rows)] if rows else []
 
 
 def _attribution(report: Report) -> list[str]:

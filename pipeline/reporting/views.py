@@ -13,6 +13,10 @@ from . import words
 
 Report: TypeAlias = Mapping[str, Any]
 STABLE = "stable"
+RECIPE_HEADS = (
+    "artefact", "recipe", "outcome", "accuracy", "points lost", "agreement", "SQNR", "size",
+    "latency / fp32",
+)  # fmt: skip
 HOPS = ("distillation", "export", "lower precision")
 
 
@@ -164,6 +168,33 @@ def _artifact(
         worth=worth.get("verdict", words.NONE),
         why=worth.get("why", ""),
         goals=_goals(artifact),
+    )
+
+
+def recipes(report: Report) -> list[tuple[str, ...]]:
+    """What was tried for each artefact that had a choice: a row of texts per recipe."""
+    return [
+        _recipe(artifact["name"], trial, trial["recipe"] == artifact["recipes"]["chosen"])
+        for artifact in report["artifacts"]
+        if artifact["recipes"] and len(artifact["recipes"]["tried"]) > 1
+        for trial in artifact["recipes"]["tried"]
+    ]
+
+
+def _recipe(name: str, trial: Mapping[str, Any], chosen: bool) -> tuple[str, ...]:
+    if trial["failed"]:
+        return (name, trial["recipe"], trial["failed"], *[words.NONE] * 6)
+    verdict = "taken" if chosen else "holds" if trial["holds"] else "loses too much"
+    return (
+        name,
+        trial["recipe"],
+        verdict,
+        words.percent(trial["accuracy"]),
+        words.points(trial["drop"]),
+        words.percent(trial["agreement"]),
+        f"{trial['sqnr_db']:.1f} dB",
+        words.size(trial["size_bytes"]),
+        words.ratio(trial["latency_ratio"]),
     )
 
 

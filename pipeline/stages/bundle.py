@@ -56,9 +56,8 @@ def collect(
         **_golden(names, inputs),
     }
     for name in names:
-        for file in artifacts[name].files:
-            if not file.endswith(".json"):
-                files[f"models/{name}/{file}"] = (artifacts[name].root / file).read_bytes()
+        for file in artifacts[name].model_files:
+            files[f"models/{name}/{file}"] = (artifacts[name].root / file).read_bytes()
     return files
 
 
@@ -74,7 +73,7 @@ def _entry(name: str, artifact: Artifact, verdict: Mapping[str, Any]) -> dict[st
         "format": artifact.kind,
         "precision": artifact.precision,
         "signature": artifact.signature.to_json() if artifact.signature else None,
-        "files": [f"models/{name}/{f}" for f in sorted(artifact.files) if not f.endswith(".json")],
+        "files": [f"models/{name}/{file}" for file in artifact.model_files],
         "digest": artifact.digest,
         "golden_tolerance": GOLDEN_TOLERANCES[artifact.precision],
         "metrics": {
@@ -181,7 +180,8 @@ def _card(manifest: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
         "",
         "## Use",
         "",
-        "`python predict.py INPUT.npy` needs numpy and the runtime of the artefact alone;",
+        "`python predict.py INPUT.npy` needs numpy and the runtime of the artefact alone"
+        " (executorch brings torch);",
         "`python predict.py --verify` repeats the golden answers.",
         "",
     ]

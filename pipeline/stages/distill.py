@@ -80,7 +80,9 @@ def run(
     loop = Loop(
         method,
         student,
-        teachersource.make(config, root, inputs, workspace, student) if taught else None,
+        teachersource.make(config, root, inputs, workspace, student, method.needs)
+        if taught
+        else None,
         load_split(data.root, "train"),
         load_split(data.root, "validation"),
         loop_settings(config.distill, config),

@@ -1,7 +1,8 @@
-"""Stages `export-FORMAT` and `quantize-FORMAT-PRECISION`: each in a child process, checked at once.
+"""Stages `export-FORMAT`: each in a child process, checked at once.
 
-An artefact holds the model's files and `parity.json`. The conversion runs in a child that imports
-what it needs; the check runs the finished file on its own runtime, in a measuring worker.
+An artefact holds the model's files and `parity.json`; see `quantize` for its other precisions. The
+conversion runs in a child that imports what it needs; the check runs the finished file on its own
+runtime, in a measuring worker.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import plugins
 from ..child import run_in_child
-from ..contracts import Artifact, Precision, Signature
+from ..contracts import Artifact, Signature
 from .data import load_inputs, spread
 
 if TYPE_CHECKING:
@@ -49,26 +50,13 @@ def export(
     """
     arguments = {
         "kind": kind,
-        "model": _plain(inputs[source]),
-        "data": _plain(inputs["data"]),
+        "model": to_job(inputs[source]),
+        "data": to_job(inputs["data"]),
         "code": str(root),
         "folder": str(workspace.out),
     }
     answer = run_in_child(f"{__name__}:export_in_child", arguments, workspace.scratch, timeout)
-    _finish(kind, "fp32", answer, source, inputs, workspace)
-
-
-def take_over(inputs: Mapping[str, Artifact], workspace: Workspace) -> None:
-    """The exported form of a teacher that is an ONNX file: itself."""
-    import shutil
-
-    from ..models.onnxteacher import FILE
-
-    teacher = inputs["teacher"]
-    if teacher.signature is None:
-        raise TypeError("an artefact of kind `model` has a signature")
-    shutil.copyfile(teacher.root / FILE, workspace.out / "model.onnx")
-    _finish("onnx", "fp32", teacher.signature.to_json(), "teacher", inputs, workspace)
+    finish(kind, "fp32", answer, source, inputs, workspace)
 
 
 def export_in_child(
@@ -78,9 +66,9 @@ def export_in_child(
     from ..models.build import positional
     from . import modelfiles
 
-    artifact = _artifact(model)
-    network = modelfiles.load(artifact, _artifact(data), Path(code), "model")
-    signature = artifact.signature
+    source = from_job(model)
+    network = modelfiles.load(source, from_job(data), Path(code), "model")
+    signature = source.signature
     if signature is None:
         raise TypeError("an artefact of kind `model` has a signature")
     module = positional(network, [spec.name for spec in signature.inputs]).eval()
@@ -88,53 +76,19 @@ def export_in_child(
     return written.to_json()
 
 
-def quantize(
+def finish(
     kind: str,
-    precision: Precision,
-    calibration: int,
-    timeout: float,
-    inputs: Mapping[str, Artifact],
-    workspace: Workspace,
-) -> None:
-    """Write an fp32 file in another precision; int8 is calibrated from the validation split.
-
-    Raises:
-        ExportError, ParityError: as `export`.
-    """
-    arguments = {
-        "kind": kind,
-        "precision": precision,
-        "source": _plain(inputs[f"export-{kind}"]),
-        "data": str(inputs["data"].root),
-        "calibration": calibration,
-        "folder": str(workspace.out),
-    }
-    answer = run_in_child(f"{__name__}:quantize_in_child", arguments, workspace.scratch, timeout)
-    _finish(kind, precision, answer, "distill", inputs, workspace)
-
-
-def quantize_in_child(
-    kind: str,
-    precision: Precision,
-    source: dict[str, Any],
-    data: str,
-    calibration: int,
-    folder: str,
-) -> dict[str, Any]:
-    """The part of `quantize` that needs a quantizer."""
-    samples = load_inputs(Path(data), "validation", calibration)
-    written = plugins.exporter(kind).convert(_artifact(source), precision, samples, Path(folder))
-    return written.to_json()
-
-
-def _finish(
-    kind: str,
-    precision: Precision,
+    precision: str,
     answer: Mapping[str, Any],
     source: str,
     inputs: Mapping[str, Artifact],
     workspace: Workspace,
 ) -> None:
+    """See that the files in `workspace.out` answer like the model of `source`; describe them.
+
+    Raises:
+        ParityError: they do not.
+    """
     import numpy as np
 
     from ..evaluation import parity
@@ -149,18 +103,20 @@ def _finish(
     samples = load_inputs(inputs["data"].root, "test", PARITY_SAMPLES)
     reference = np.load(model.root / "outputs" / "test.npy")
     reference = reference[spread(len(reference), PARITY_SAMPLES)]
-    draft = Artifact(kind, precision, workspace.out, _files(workspace.out), written, "", "")
+    draft = drafted(kind, precision, workspace.out, written)
     with plugins.target(CHECK_TARGET).open(draft, threads=1) as session:
         outputs = session.run(samples)
     result = parity.compare(name, precision, {written.outputs[0].name: reference}, outputs)
     (workspace.out / "parity.json").write_text(json.dumps(result.to_json(), sort_keys=True))
 
 
-def _files(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): "" for p in folder.rglob("*") if p.is_file()}
+def drafted(kind: str, precision: str, folder: Path, signature: Signature) -> Artifact:
+    """Files that are no artefact yet, so that a target can run them."""
+    files = {p.relative_to(folder).as_posix(): "" for p in folder.rglob("*") if p.is_file()}
+    return Artifact(kind, precision, folder, files, signature, "", "")
 
 
-def _plain(artifact: Artifact) -> dict[str, Any]:
+def to_job(artifact: Artifact) -> dict[str, Any]:
     """An artefact as JSON, for a child's job."""
     signature = artifact.signature.to_json() if artifact.signature else None
     return {
@@ -170,6 +126,7 @@ def _plain(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _artifact(data: dict[str, Any]) -> Artifact:
+def from_job(data: dict[str, Any]) -> Artifact:
+    """The artefact that `to_job` was given."""
     signature = Signature.from_json(data["signature"]) if data["signature"] else None
     return Artifact(**{**data, "root": Path(data["root"]), "signature": signature})

@@ -1,7 +1,8 @@
 """What an artefact of kind `model` holds, shared by the teacher, the baseline and the student.
 
     model.json            how to build it, its size, and its accuracy
-    weights.safetensors   of the best epoch; or teacher.onnx, a whole model
+    weights.safetensors   of the best epoch; or a whole model that is no torch module: teacher.onnx,
+                          teacher.keras, teacher.savedmodel/, teacher.tflite
     history.json          one record per epoch (empty for loaded weights)
     outputs/*.npy         its logits `(N, C)` on the validation and the test split
     checkpoints/*.safetensors   of the epochs that were asked to be kept
@@ -15,6 +16,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
+from ..models.foreign import kept_in
 from .data import signature
 from .keys import code_digests
 
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
+    from ..config import TeacherSection
     from ..contracts import Artifact, Workspace
+    from ..models.foreignteacher import ForeignTeacher
 
 WEIGHTS = "weights.safetensors"
 _CALLED = (
@@ -51,21 +55,49 @@ def build(spec: Mapping[str, Any], about: Mapping[str, Any], root: Path, role: s
     Raises:
         ModelError: it cannot be built, or its output does not fit the data.
     """
-    import torch
-
-    from ..models.build import build_model, check_model
+    from ..models.build import build_model
 
     shapes = {s["name"]: tuple(s["shape"][1:]) for s in about["inputs"]}
-    classes = len(about["labels"])
-    dtypes = {s["name"]: getattr(torch, s["dtype"]) for s in about["inputs"]}
-    example = {name: torch.zeros((2, *shape), dtype=dtypes[name]) for name, shape in shapes.items()}
-    model = build_model(spec, classes, shapes, root)
-    try:
-        check_model(model, example, classes)
-    except ModelError as error:
-        hint = error.hint or _CALLED
-        raise ModelError(f"{role} {spec['model']!r}: {error.message}", hint) from error
+    model = build_model(spec, len(about["labels"]), shapes, root)
+    _probe(model, about, f"{role} {spec['model']!r}", _CALLED)
     return model
+
+
+def open_foreign(section: TeacherSection, root: Path, about: Mapping[str, Any]) -> ForeignTeacher:
+    """Open the config's teacher that is no torch module, and probe it like any other.
+
+    Raises:
+        MissingDependency: its library is not installed.
+        ModelError: it cannot be read, or does not fit the data.
+    """
+    from ..models.foreign import FOREIGN
+
+    if section.foreign is None:
+        raise TypeError("the teacher of this config is a torch module")
+    key, file = section.foreign
+    teacher_class = FOREIGN[key].teacher_class()
+    teacher = teacher_class(root / file, signature(about), section.layout)
+    _probe(teacher, about, f"teacher {file.name!r}", "give it the data's shapes")
+    return teacher
+
+
+def _probe(model: nn.Module, about: Mapping[str, Any], name: str, hint: str) -> None:
+    """See that it gives `(N, classes)` logits for two samples of zeros."""
+    from ..models.build import check_model
+
+    try:
+        check_model(model, _example(about), len(about["labels"]))
+    except ModelError as error:
+        raise ModelError(f"{name}: {error.message}", error.hint or hint) from error
+
+
+def _example(about: Mapping[str, Any]) -> dict[str, Tensor]:
+    import torch
+
+    return {
+        spec["name"]: torch.zeros((2, *spec["shape"][1:]), dtype=getattr(torch, spec["dtype"]))
+        for spec in about["inputs"]
+    }
 
 
 def save(
@@ -80,7 +112,7 @@ def save(
     import numpy as np
     import torch
 
-    from ..models.onnxteacher import OnnxTeacher
+    from ..models.foreignteacher import ForeignTeacher
     from ..models.weights import save_weights
     from ..training.loop import Trainable, predict
     from ..training.tensors import load_split, read_about
@@ -93,7 +125,7 @@ def save(
         logits = predict(Trainable(model), split, torch.device("cpu"))
         np.save(out / "outputs" / f"{name}.npy", logits.numpy())
         accuracy[name] = float((logits.argmax(1) == split.targets).float().mean())
-    if not isinstance(model, OnnxTeacher):  # that one is a file already
+    if not isinstance(model, ForeignTeacher):  # that one is a file already
         save_weights(model, out / WEIGHTS)
     note = {
         "spec": dict(spec),
@@ -110,17 +142,26 @@ def save(
     return accuracy["validation"]
 
 
+def load_foreign(artifact: Artifact, about: Mapping[str, Any]) -> ForeignTeacher:
+    """The teacher of an artefact that is no torch module."""
+    kind = kept_in(artifact.root)
+    if kind is None:
+        raise TypeError(f"{artifact.root} holds no foreign teacher")
+    note = json.loads((artifact.root / "model.json").read_text())
+    path = artifact.root / kind.file
+    return kind.teacher_class()(path, signature(about), note["spec"]["layout"])
+
+
 def load(
     artifact: Artifact, data: Artifact, root: Path, role: str, weights: str = WEIGHTS
 ) -> nn.Module:
     """Build the model of an artefact and fill in its weights; in eval mode."""
-    from ..models.onnxteacher import FILE, OnnxTeacher
     from ..models.weights import load_weights
     from ..training.tensors import read_about
 
-    if (artifact.root / FILE).exists():
-        return OnnxTeacher(artifact.root / FILE).eval()
-    note = json.loads((artifact.root / "model.json").read_text())
-    model = build(note["spec"], read_about(data.root), root, role)
+    note, about = json.loads((artifact.root / "model.json").read_text()), read_about(data.root)
+    if kept_in(artifact.root) is not None:
+        return load_foreign(artifact, about).eval()
+    model = build(note["spec"], about, root, role)
     load_weights(model, artifact.root / weights)
     return model.eval()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..contracts import CurvePoint
-from . import modelfiles
+from . import modelfiles, teachersource
 from .distill import MethodSpec, uses_teacher
 from .training import loop_settings
 
@@ -21,36 +21,53 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..config import Config
-    from ..contracts import Artifact
+    from ..contracts import Artifact, Workspace
+    from ..training.cache import CacheSettings
+    from ..training.loop import Loop
     from ..training.signals import TeacherSource
     from ..training.tensors import SplitTensors
 
 SAMPLES = 64
 
 
-def rehearse(config: Config, root: Path, data: Artifact) -> None:
+def rehearse(config: Config, root: Path, data: Artifact, workspace: Workspace) -> None:
     """Set the distillation up, without a step of it.
 
     Raises:
         ModelError: the student or the teacher does not fit the data, or lacks a layer.
-        TrainingError: the two do not offer what the method needs.
+        TrainingError: the two do not offer what the method needs, or its signals could not be
+            stored.
     """
-    from ..models.onnxteacher import OnnxTeacher
     from ..training.loop import Loop
     from ..training.tensors import load_split, read_about
 
     about, method = read_about(data.root), MethodSpec.of(config).build()
     student = modelfiles.build(_spec(config, root, "student"), about, root, "student")
-    if config.teacher.onnx is not None:
-        teacher: nn.Module = OnnxTeacher(root / config.teacher.onnx)
+    if config.teacher.foreign is not None:
+        teacher: nn.Module = modelfiles.open_foreign(config.teacher, root, about)
     else:
         teacher = modelfiles.build(_spec(config, root, "teacher"), about, root, "teacher")
     train, validation = (_few(load_split(data.root, name)) for name in ("train", "validation"))
-    settings = replace(loop_settings(config.distill, config), devices="cpu", precision="32-true")
+    settings = replace(
+        loop_settings(config.distill, config), devices="cpu", precision="32-true", rehearsal=True
+    )
     source = _source(config, teacher) if uses_teacher(method) else None
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        Loop(method, student, source, train, validation, settings, folder, lambda *_: None)
+        loop = Loop(method, student, source, train, validation, settings, folder, lambda *_: None)
+        method.begin_epoch(loop.study, loop.trainable.helpers)
+    whole = load_split(data.root, "train")
+    _check_room(loop, whole, teachersource.cache_settings(config, workspace))
+
+
+def _check_room(loop: Loop, train: SplitTensors, settings: CacheSettings | None) -> None:
+    from ..training.stored import StoredTeacher
+
+    needs = loop.method.needs
+    if settings is None or loop.teachers is None or not (needs.teacher or needs.teacher_taps):
+        return
+    quiet = replace(settings, tell=lambda note: None)
+    StoredTeacher.check_room(loop.teachers.live(), loop.views_of(train), quiet, needs.teacher)
 
 
 def _spec(config: Config, root: Path, role: str) -> dict[str, object]:
@@ -70,8 +87,7 @@ def _source(config: Config, teacher: nn.Module) -> TeacherSource:
     from ..training.signals import TeacherSource
 
     section = config.teacher
-    trained = section.weights is None and section.onnx is None
-    epochs = range(1, section.epochs + 1) if trained else ()
+    epochs = range(1, section.epochs + 1) if section.loaded_by is None else ()
     every = section.checkpoints
     curve = (CurvePoint(e, e / section.epochs, 1.0, bool(every and e % every == 0)) for e in epochs)
     return TeacherSource(lambda epoch: teacher, tuple(curve))

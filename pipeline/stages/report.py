@@ -19,6 +19,8 @@ LIBRARIES = (
     "onnxruntime",
     "openvino",
     "nncf",
+    "tensorflow",
+    "executorch",
     "litert-torch",
     "ai-edge-litert",
     "ai-edge-quantizer",

@@ -183,7 +183,15 @@ def _entry(
         "drop": verdict.drop(correct[TEACHER], correct[name]),
         "agreement": {key: answers.agreement(name, key) for key in (TEACHER, STUDENT)},
         "measurements": _measurements(inputs, name),
+        "recipes": _recipes(artifact),
     }
+
+
+def _recipes(artifact: Artifact) -> dict[str, Any] | None:
+    """What was tried for this precision; None where there was nothing to try."""
+    file = artifact.root / "recipes.json"
+    tried: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+    return tried
 
 
 def _judge(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ModelError
+from ..models.foreign import TAKE_OFF, kept_in
 from . import modelfiles
 from .rehearsal import rehearse
-from .training import loop_settings
+from .training import loop_settings, seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,12 +35,12 @@ def run(config: Config, root: Path, inputs: Mapping[str, Artifact], workspace: W
 
     section, data = config.teacher, inputs["data"]
     about = read_about(data.root)
-    rehearse(config, root, data)  # a misfit shows now, not after hours
-    if section.onnx is not None:
-        _take_over(root / section.onnx, data, workspace)
+    rehearse(config, root, data, workspace)  # a misfit shows now, not after hours
+    if section.foreign is not None:
+        _take_over(config, root, data, workspace)
         return
     spec = modelfiles.model_settings(section.model, section.options, root)
-    torch.manual_seed(config.train.seed)
+    torch.manual_seed(seed(section, config))
     model = modelfiles.build(spec, about, root, "teacher")
     history: list[dict[str, Any]] = []
     if section.weights is not None:
@@ -61,22 +61,22 @@ def _keep(
     workspace: Workspace,
 ) -> None:
     """Save the teacher, and see that it knows the task."""
-    accuracy = modelfiles.save(workspace, model, spec, data, history, extra)
-    _check_logits(workspace.out)
-    _check_better_than_guessing(accuracy, data)
+    modelfiles.save(workspace, model, spec, data, history, extra)
+    kind = kept_in(workspace.out)
+    _check_logits(workspace.out, kind.no_softmax if kind else TAKE_OFF)
 
 
-def _take_over(file: Path, data: Artifact, workspace: Workspace) -> None:
-    """An ONNX file as the teacher."""
-    from ..models.onnxteacher import FILE, OnnxTeacher, take_over
+def _take_over(config: Config, root: Path, data: Artifact, workspace: Workspace) -> None:
+    """A file as the teacher; what answers from here on is the kept form of it."""
     from ..training.tensors import read_about
-    from .data import signature
 
-    named = signature(read_about(data.root))
-    names = {side: [spec.name for spec in getattr(named, side)] for side in ("inputs", "outputs")}
-    weights = take_over(file, workspace.out / FILE, names)
-    teacher = OnnxTeacher(workspace.out / FILE)
-    _keep(teacher, {"model": file.name}, [], {"parameters": weights}, data, workspace)
+    about = read_about(data.root)
+    given = modelfiles.open_foreign(config.teacher, root, about)
+    path = workspace.out / given.kind.file
+    kept = given.keep(path)
+    teacher = type(given)(path, given.data, kept.layout)
+    spec = {"model": given.path.name, "layout": kept.layout}
+    _keep(teacher, spec, [], {"parameters": kept.parameters}, data, workspace)
 
 
 def _train(
@@ -114,7 +114,7 @@ def _train(
     return result.student, result.history
 
 
-def _check_logits(out: Path) -> None:
+def _check_logits(out: Path, hint: str) -> None:
     """See that the outputs are logits: a temperature means nothing for probabilities."""
     import numpy as np
 
@@ -123,22 +123,5 @@ def _check_logits(out: Path) -> None:
         raise ModelError(
             "the teacher gives probabilities: each row of its outputs is at least 0 and adds up to"
             " 1; expected logits",
-            "take the softmax off its end; where that cannot be done, return its logarithm",
-        )
-
-
-def _check_better_than_guessing(accuracy: float, data: Artifact) -> None:
-    import numpy as np
-
-    from ..evaluation.statistics import wilson
-
-    targets = np.load(data.root / "validation" / "targets.npy")
-    majority = float(np.bincount(targets).max() / len(targets))
-    low, _ = wilson(round(accuracy * len(targets)), len(targets))
-    if low <= majority:
-        labels = json.loads((data.root / "data.json").read_text())["labels"]
-        raise ModelError(
-            f"the teacher scores {accuracy:.1%} on the validation split; always naming the most"
-            f" frequent of the {len(labels)} classes scores {majority:.1%}",
-            "check its pre-processing, the order of its labels, or train it for longer",
+            hint,
         )

@@ -7,6 +7,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..contracts import CurvePoint
+from ..errors import ModelError
+from ..models.foreign import kept_in
 from ..store import canonical
 from . import modelfiles
 
@@ -17,11 +19,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..config import Config
-    from ..contracts import Artifact, Workspace
+    from ..contracts import Artifact, Needs, Workspace
     from ..training.cache import CacheSettings
     from ..training.signals import TeacherSource
 
-_FINAL = (modelfiles.WEIGHTS, "teacher.onnx")
 _KEPT = "checkpoints/epoch-{:04d}.safetensors"
 
 
@@ -31,15 +32,19 @@ def make(
     inputs: Mapping[str, Artifact],
     workspace: Workspace,
     student: nn.Module,
+    needs: Needs,
 ) -> TeacherSource:
     """The final teacher, its checkpoints, its curve, and where its signals are stored.
 
     Raises:
-        ModelError: when a teacher is loaded that shares a part with the student.
+        ModelError: its logits are asked for and are no better than guessing through our own
+            pre-processing; or, when a teacher is loaded, it shares a part with the student.
     """
     from ..training.signals import TeacherSource, check_apart
 
     teacher, data = inputs["teacher"], inputs["data"]
+    if needs.teacher:
+        _check_better_than_guessing(teacher, data)
     spec = json.loads((teacher.root / "model.json").read_text())["spec"]
 
     def load(epoch: int | None) -> nn.Module:
@@ -49,12 +54,40 @@ def make(
         return model
 
     def key(epoch: int | None) -> str:
-        files = [_kept(epoch)] if epoch is not None else _FINAL
-        weights = [teacher.files[name] for name in files if name in teacher.files]
+        names = _final(teacher) if epoch is None else [_kept(epoch)]
+        weights = [teacher.files[name] for name in names if name in teacher.files]
         known = {"spec": spec, "weights": weights, "data": data.digest}
         return hashlib.sha256(canonical(known)).hexdigest()
 
-    return TeacherSource(load, _curve(teacher), key, _cache(config, workspace))
+    return TeacherSource(load, _curve(teacher), key, cache_settings(config, workspace))
+
+
+def _check_better_than_guessing(teacher: Artifact, data: Artifact) -> None:
+    import numpy as np
+
+    from ..evaluation.statistics import wilson
+
+    note = json.loads((teacher.root / "model.json").read_text())
+    accuracy = float(note["accuracy"]["validation"])
+    targets = np.load(data.root / "validation" / "targets.npy")
+    majority = float(np.bincount(targets).max() / len(targets))
+    low, _ = wilson(round(accuracy * len(targets)), len(targets))
+    if low <= majority:
+        labels = json.loads((data.root / "data.json").read_text())["labels"]
+        raise ModelError(
+            f"the teacher scores {accuracy:.1%} on the {len(targets)} samples of the validation"
+            f" split; always naming the most frequent of the {len(labels)} classes scores"
+            f" {majority:.1%}",
+            "check its pre-processing, the order of its labels, or train it for longer",
+        )
+
+
+def _final(teacher: Artifact) -> list[str]:
+    """The files that the final teacher is made of."""
+    kind = kept_in(teacher.root)
+    if kind is None:
+        return [modelfiles.WEIGHTS]
+    return [n for n in sorted(teacher.files) if n == kind.file or n.startswith(f"{kind.file}/")]
 
 
 def _kept(epoch: int) -> str:
@@ -74,7 +107,8 @@ def _curve(teacher: Artifact) -> tuple[CurvePoint, ...]:
     )
 
 
-def _cache(config: Config, workspace: Workspace) -> CacheSettings | None:
+def cache_settings(config: Config, workspace: Workspace) -> CacheSettings | None:
+    """Where and how a teacher's signals are stored; None where they are not."""
     from ..training.cache import CacheSettings
 
     train = config.train

@@ -1,5 +1,7 @@
 """Answer inputs with the model of this bundle. Needs numpy and the model's runtime alone.
 
+The runtime of a .pte file, executorch, needs torch in turn.
+
 python predict.py INPUT.npy [INPUT.npz ...]    raw samples, one or a batch
 python predict.py --verify                     check sums and repeat the golden answers
 python predict.py --artifact NAME ...          another artefact of the bundle
@@ -81,8 +83,36 @@ def load_tflite(file, precision, outputs):
     return run
 
 
-LOADERS = {"onnx": load_onnx, "openvino": load_openvino, "tflite": load_tflite}
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "tflite": ".tflite"}
+def load_executorch(file, precision, outputs):
+    try:
+        import torch
+        from executorch.runtime import Runtime
+    except ImportError as error:
+        sys.exit(f"a .pte file needs executorch and torch: pip install executorch torch ({error})")
+    program = Runtime.get().load_program(file)
+    (inputs,), (results,) = (
+        program.load_method(f"{which}_names").execute([]) for which in ("input", "output")
+    )
+    names, places = json.loads(inputs), [json.loads(results).index(name) for name in outputs]
+    forward = program.load_method("forward")
+
+    def run(feeds):
+        # Contiguous: of any other layout in memory executorch computes something else, silently.
+        tensors = [torch.from_numpy(feeds[name]).contiguous() for name in names]
+        columns = (tensor.split(1) for tensor in tensors)
+        rows = [forward.execute(row) for row in zip(*columns, strict=True)]
+        return [np.concatenate([row[place].numpy() for row in rows]) for place in places]
+
+    return run
+
+
+LOADERS = {
+    "onnx": load_onnx,
+    "openvino": load_openvino,
+    "tflite": load_tflite,
+    "executorch": load_executorch,
+}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "tflite": ".tflite", "executorch": ".pte"}
 
 
 def open_model(manifest, name):

@@ -141,7 +141,10 @@ def check_room(folder: Path, size: int, settings: CacheSettings) -> None:
 
 def megabytes(size: float) -> str:
     """In words, with the unit that fits."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size / 1e3:.1f} kB"
 
 
 def stale(folder: Path, why: str) -> TrainingError:

@@ -3,7 +3,8 @@
     logits      (N, C) as they are
     top         (N, k + 1) the largest log-probabilities at T = 1, in falling order, then that of
                 all other classes together; top-class (N, k) says whose they are
-    feature-0   (N, ...) the first tap, and so on
+    feature-0   (N, ...) the first tap, each sample over its own largest value, which is in
+                feature-0-scale (N,) as fp32: attention maps may be smaller than fp16 can tell
 
 The tail rule of `top`: what the other classes have together is spread evenly over them.
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from ..contracts import Tap
 
+_TINY = 1e-30  # stands for the largest value of a feature that is all zeros
 _NONE_LEFT = -1e4  # the logarithm of nothing, as fp16 can hold it
 
 
@@ -39,11 +41,13 @@ class Codec:
         taps: of the features, in the order in which they are stored.
         classes: number of logits.
         top: how many are kept; 0 keeps all.
+        asked: logits are kept at all; a head that nobody listens to may say anything.
     """
 
     taps: tuple[Tap, ...]
     classes: int
     top: int = 0
+    asked: bool = True
 
     def encode(self, signals: Signals) -> dict[str, NDArray[Any]]:
         """Arrays by name.
@@ -51,17 +55,24 @@ class Codec:
         Raises:
             TrainingError: fp16 cannot hold a value.
         """
-        values = self._encode_logits(signals.logits)
+        values = self._encode_logits(signals.logits) if self.asked else {}
         for number, tap in enumerate(self.taps):
-            values[f"feature-{number}"] = _half(signals.features[tap], tap.layer)
+            feature = signals.features[tap]
+            largest = feature.abs().flatten(1).amax(dim=1)
+            across = largest.clamp(min=_TINY).view(-1, *[1] * (feature.ndim - 1))
+            values[f"feature-{number}"] = _half(feature / across, tap.layer)
+            values[f"feature-{number}-scale"] = largest.clamp(min=_TINY).numpy()
         return values
 
     def decode(self, stored: Mapping[str, NDArray[Any]]) -> Signals:
         """What `encode` was given, to fp16; with `top`, logits are log-probabilities."""
         features = {
-            tap: torch.from_numpy(stored[f"feature-{number}"]).float()
+            tap: _scaled(stored[f"feature-{number}"], stored[f"feature-{number}-scale"])
             for number, tap in enumerate(self.taps)
         }
+        if not self.asked:
+            count = len(next(iter(stored.values())))
+            return Signals(torch.empty(count, 0), features)
         if "logits" in stored:
             return Signals(torch.from_numpy(stored["logits"]).float(), features)
         best = torch.from_numpy(stored["top"]).float()
@@ -89,6 +100,11 @@ def spread_tail(best: Tensor, classes: Tensor, total: int) -> Tensor:
     kept = classes.shape[1]
     others = best[:, kept:] - math.log(total - kept)
     return others.repeat(1, total).scatter(1, classes, best[:, :kept])
+
+
+def _scaled(values: NDArray[Any], scale: NDArray[Any]) -> Tensor:
+    shared = torch.from_numpy(scale).view(-1, *[1] * (values.ndim - 1))
+    return torch.from_numpy(values).float() * shared
 
 
 def _half(value: Tensor, name: str) -> NDArray[Any]:

@@ -173,5 +173,5 @@ def agree(wanted: Signals, got: Signals, tolerance: float = TOLERANCE) -> bool:
 
 
 def _close(wanted: Tensor, got: Tensor, tolerance: float) -> bool:
-    scale = max(1.0, float(wanted.abs().max()))
+    scale = float(wanted.abs().max())
     return bool((wanted - got).abs().max() <= tolerance * scale)

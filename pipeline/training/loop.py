@@ -19,13 +19,13 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from ..contracts import Batch, Moment
 from ..errors import TrainingError
-from ..models.build import call_model
+from ..models.build import call_model, keeping_modes
 from . import checkpoint
 from .optim import make_optimizer, make_schedule
 from .study import LoopStudy
 from .taps import Tapped
 from .teachers import Teachers
-from .tensors import to_channels_last
+from .tensors import contiguous, needs_contiguous, to_channels_last, to_contiguous
 from .views import Views, epoch_seed
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class LoopSettings:
     devices: str = "auto"
     precision: str = "32-true"
     replays: int = 0
+    rehearsal: bool = False
 
 
 @dataclass(slots=True)
@@ -96,9 +97,28 @@ class Trainable(nn.Module):
         self.student = student
         self.helpers: nn.Module | None = None
         self.tapped = Tapped(student, taps, "student")
+        self.contiguous = False
+
+    def lay_out(self, example: Mapping[str, Tensor]) -> None:
+        """Channels-last, which is faster, unless the student's own code cannot take it.
+
+        Args:
+            example: inputs of a few samples, where the student is.
+        """
+        to_channels_last(self)
+        try:
+            with torch.no_grad(), keeping_modes(self):
+                self.eval()(example)
+        except RuntimeError as error:
+            if not needs_contiguous(error):
+                raise
+            to_contiguous(self)
+            self.contiguous = True
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor | Answer:
         """Logits, and in training the features with them."""
+        if self.contiguous:
+            inputs = {name: contiguous(value) for name, value in inputs.items()}
         return self.tapped(inputs) if self.training else call_model(self.student, inputs)
 
 
@@ -155,19 +175,28 @@ class Loop:
         device, needs = self.fabric.device, method.needs
         torch.manual_seed(epoch_seed(settings.seed, BEFORE))  # of the helpers' first weights
         self.teachers = Teachers(source, needs, self.views, device) if source else None
-        self.trainable = Trainable(method.adopt(student), needs.student_taps).to(device)
+        # Moved before it is tapped: a traced graph keeps the buffers that it found.
+        network = method.adopt(student).to(device)
+        self.trainable = Trainable(network, needs.student_taps)
         self.study = LoopStudy(self)
         self.trainable.helpers = method.helpers(self.study)
-        to_channels_last(self.trainable)
+        self.trainable.lay_out(self._example())
         self.steps = settings.epochs * len(self.views)
         self.optimizer = make_optimizer(self.trainable.parameters(), settings)
         self.schedule = make_schedule(self.optimizer, settings, self.steps)
         self.module, self.fabric_optimizer = self.fabric.setup(self.trainable, self.optimizer)
 
-    def views_of(self, split: SplitTensors) -> Views:
-        """A split as this training augments it."""
+    def _example(self) -> dict[str, Tensor]:
+        """Two samples as they are trained on."""
+        (index, code), *_ = self.views.steps(0)
+        inputs = self.views.inputs(index[:2], code[:2])
+        return {name: value.to(self.fabric.device) for name, value in inputs.items()}
+
+    def views_of(self, split: SplitTensors, replays: int | None = None) -> Views:
+        """A split as this training augments it; `replays: 0` draws from all views."""
         own = self.settings
-        return Views(split, own.batch_size, own.shift, own.flip, own.seed, own.replays)
+        shown = own.replays if replays is None else replays
+        return Views(split, own.batch_size, own.shift, own.flip, own.seed, shown)
 
     def fit(self) -> FitResult:
         """Train to the end, from the last checkpoint if there is one.

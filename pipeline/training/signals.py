@@ -9,7 +9,7 @@ import torch
 
 from ..errors import ModelError
 from .taps import Tapped
-from .tensors import to_channels_last
+from .tensors import contiguous, needs_contiguous, to_channels_last, to_contiguous
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,14 +63,24 @@ class LiveTeacher:
 
     def __init__(self, model: nn.Module, device: torch.device, taps: Sequence[Tap] = ()) -> None:
         self.model = to_channels_last(model).to(device).eval().requires_grad_(False)
-        self.device = device
+        self.device, self._contiguous = device, False
         self.tapped = Tapped(self.model, taps, "teacher")
 
     def compute(self, inputs: Mapping[str, Tensor]) -> Signals:
         """Signals of inputs, wherever they lie."""
         self.model.eval()
-        with torch.no_grad():
-            return Signals(*self.tapped({k: v.to(self.device) for k, v in inputs.items()}))
+        placed = {name: value.to(self.device) for name, value in inputs.items()}
+        if self._contiguous:
+            placed = {name: contiguous(value) for name, value in placed.items()}
+        try:
+            with torch.no_grad():
+                return Signals(*self.tapped(placed))
+        except RuntimeError as error:
+            if self._contiguous or not needs_contiguous(error):
+                raise
+        to_contiguous(self.model)
+        self._contiguous = True
+        return self.compute(inputs)
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits `(N, C)` alone."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .signals import LiveTeacher, Signals
     from .views import Steps, View, Views
 
-FORMAT = 2  # raised when the meaning of the files changes
+FORMAT = 3  # raised when the meaning of the files changes
 CHECKED_SHARE, CHECKED_AT_MOST = 0.01, 256
 _HALF = 1e-3  # twice the relative error of rounding to fp16
 _EPOCHS = 5  # of a short training: the least that a teacher is asked for
@@ -43,6 +43,7 @@ class StoredTeacher:
         views: of the split that is learned from.
         settings: where and how.
         key: what teacher and data are.
+        logits: whether they are asked for.
 
     Attributes:
         bytes: size of the cache once it is full.
@@ -52,15 +53,19 @@ class StoredTeacher:
     """
 
     def __init__(
-        self, teacher: LiveTeacher, views: Views, settings: CacheSettings, key: str
+        self,
+        teacher: LiveTeacher,
+        views: Views,
+        settings: CacheSettings,
+        key: str,
+        logits: bool = True,
     ) -> None:
         self.views, self._live, self._settings = views, teacher, settings
         self._reference = TorchEngine(teacher)
         signals = self._reference.compute(_example(views, 2))
         taps = teacher.tapped.layers
-        self.codec = Codec(tuple(taps), signals.logits.shape[1], settings.top)
-        probe = self.codec.encode(signals)
-        layout = {name: (str(value.dtype), value.shape[1:]) for name, value in probe.items()}
+        self.codec = Codec(tuple(taps), signals.logits.shape[1], settings.top, logits)
+        layout = _layout(self.codec, signals)
         rows = (len(views.split), views.count)
         about: dict[str, Any] = {
             "format": FORMAT,
@@ -77,6 +82,26 @@ class StoredTeacher:
         self.table = SignalTable(folder, rows, layout)
         (folder / "about.json").write_text(json.dumps(about, indent=1))
         self._check_fresh()
+
+    @staticmethod
+    def check_room(
+        teacher: LiveTeacher, views: Views, settings: CacheSettings, logits: bool = True
+    ) -> None:
+        """See that the signals of every view could be stored, before any is.
+
+        Args:
+            teacher: of the right shapes; it need not be trained.
+            views: of the whole split.
+            settings: where and how.
+            logits: whether they are asked for.
+
+        Raises:
+            TrainingError: the cache would outgrow its limit or the disk.
+        """
+        signals = TorchEngine(teacher).compute(_example(views, 2))
+        codec = Codec(tuple(teacher.tapped.layers), signals.logits.shape[1], settings.top, logits)
+        size = table_bytes((len(views.split), views.count), _layout(codec, signals))
+        check_room(settings.folder, size, settings)
 
     @cached_property
     def engine(self) -> Engine:
@@ -128,7 +153,7 @@ class StoredTeacher:
         count = min(CHECKED_AT_MOST, math.ceil(CHECKED_SHARE * len(index)))
         if not count:
             return
-        chosen = np.random.default_rng(len(index)).choice(len(index), count, replace=False)
+        chosen = np.random.default_rng().choice(len(index), count, replace=False)
         rows, codes = index[chosen], code[chosen]
         stored = self.table.read(rows, codes)
         views = torch.from_numpy(rows), torch.from_numpy(codes)
@@ -138,11 +163,17 @@ class StoredTeacher:
 
     def _compare(self, fresh: NDArray[Any], stored: NDArray[Any]) -> None:
         error = float(np.abs(fresh - stored).max())
-        scale = max(1.0, float(np.abs(fresh).max()))
+        scale = float(np.abs(fresh).max())
         allowed = 2 * self._settings.tolerance + _HALF  # other views than engines were compared on
         if not error <= allowed * scale:  # not: NaN is no agreement
             told = f"{len(fresh)} views computed again differ by up to {error:.3g}"
             raise stale(self.table.folder, told)
+
+
+def _layout(codec: Codec, signals: Signals) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Of the files: type and shape of one entry."""
+    probe = codec.encode(signals)
+    return {name: (str(value.dtype), value.shape[1:]) for name, value in probe.items()}
 
 
 def _example(views: Views, count: int) -> dict[str, Tensor]:

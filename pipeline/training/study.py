@@ -12,7 +12,7 @@ from .taps import shapes
 from .views import epoch_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -36,7 +36,8 @@ class LoopStudy:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._splits = {"train": loop.train, "validation": loop.validation}
-        self._told: dict[str, Signals] = {}
+        self._logits: dict[str, Tensor] = {}
+        self._features: dict[str, dict[Tap, Tensor]] = {}
 
     @property
     def network(self) -> nn.Module:
@@ -54,6 +55,10 @@ class LoopStudy:
     def seed(self) -> int:
         return self._loop.settings.seed
 
+    @property
+    def rehearsal(self) -> bool:
+        return self._loop.settings.rehearsal
+
     def targets(self, split: str) -> Tensor:
         return self._splits[split].targets
 
@@ -67,7 +72,7 @@ class LoopStudy:
     def student_passes(self, split: str, count: int) -> Tensor:
         seed = epoch_seed(self.seed + _PASSES_SEED, len(self.history))
         generator = torch.Generator().manual_seed(seed)
-        views = self._loop.views_of(self._splits[split])
+        views = self._loop.views_of(self._splits[split], replays=0)
         everything = torch.arange(len(views.split))
         passes = []
         for _ in range(count):
@@ -78,10 +83,16 @@ class LoopStudy:
         return torch.stack(passes)
 
     def teacher_logits(self, split: str) -> Tensor:
-        return self._teacher(split).logits
+        if split not in self._logits:  # without the features, which may be large
+            parts = [part.logits for part in self._teacher(split)]
+            self._logits[split] = torch.cat(parts)
+        return self._logits[split]
 
     def teacher_features(self, split: str, tap: Tap) -> Tensor:
-        return self._teacher(split).features[tap]
+        if split not in self._features:
+            parts = [part.features for part in self._teacher(split)]
+            self._features[split] = {t: torch.cat([p[t] for p in parts]) for t in parts[0]}
+        return self._features[split][tap]
 
     def student_shape(self, tap: Tap) -> tuple[int, ...]:
         inputs, _ = self.samples(torch.arange(2) % len(self._splits["train"]))
@@ -106,13 +117,10 @@ class LoopStudy:
             logits: Tensor = trainable.eval()(placed)
         return logits.float().cpu()
 
-    def _teacher(self, split: str) -> Signals:
-        """What the final teacher says of a split, computed once."""
-        if split not in self._told:
-            live = self._live()
-            parts = [live.compute(x) for x, _ in self._splits[split].batches(_BATCH)]
-            self._told[split] = _joined(parts)
-        return self._told[split]
+    def _teacher(self, split: str) -> Iterator[Signals]:
+        """What the final teacher says of a split, batch by batch, on the CPU."""
+        live, cpu = self._live(), torch.device("cpu")
+        return (live.compute(x).to(cpu) for x, _ in self._splits[split].batches(_BATCH))
 
     def _live(self) -> LiveTeacher:
         return self._teachers().live()
@@ -121,11 +129,3 @@ class LoopStudy:
         if self._loop.teachers is None:
             raise TrainingError("the method asks for a teacher, and `needs` does not say so")
         return self._loop.teachers
-
-
-def _joined(parts: list[Signals]) -> Signals:
-    """Signals of many batches as one, on the CPU."""
-    cpu = [part.to(torch.device("cpu")) for part in parts]
-    first = cpu[0]
-    features = {tap: torch.cat([part.features[tap] for part in cpu]) for tap in first.features}
-    return type(first)(torch.cat([part.logits for part in cpu]), features)

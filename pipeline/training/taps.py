@@ -97,6 +97,12 @@ class Tapped:
             graph = self._graphs[self.model.training]
             given: Any = graph(*inputs.values()) if len(inputs) == 1 else graph(**inputs)
         else:
+            if len(inputs) != 1:
+                raise ModelError(
+                    f"forward_with_taps of the {self.role} takes one input, the data has"
+                    f" {len(inputs)} ({', '.join(inputs)})",
+                    "leave forward_with_taps out: layers of a plain module are found by torch.fx",
+                )
             (x,) = inputs.values()
             given = self.model.forward_with_taps(x, self._names)  # type: ignore[operator]
         logits, features = given

@@ -37,7 +37,7 @@ class Teachers:
     def __init__(
         self, source: TeacherSource, needs: Needs, views: Views, device: torch.device
     ) -> None:
-        self.source, self.taps = source, needs.teacher_taps
+        self.source, self.taps, self.logits = source, needs.teacher_taps, needs.teacher
         self.views, self.device = views, device
         self._live: dict[int | None, LiveTeacher] = {}
         self._asked: dict[int | None, Teacher] = {}
@@ -78,7 +78,7 @@ class Teachers:
             self._asked[who] = (
                 live
                 if cache is None
-                else StoredTeacher(live, self.views, cache, self.source.key(who))
+                else StoredTeacher(live, self.views, cache, self.source.key(who), self.logits)
             )
         return self._asked[who]
 

@@ -49,6 +49,23 @@ def to_channels_last(model: nn.Module) -> nn.Module:
     return model
 
 
+def to_contiguous(model: nn.Module) -> nn.Module:
+    """Take `to_channels_last` back."""
+    for parameter in model.parameters():
+        parameter.data = contiguous(parameter.data)
+    return model
+
+
+def contiguous(tensor: Tensor) -> Tensor:
+    """A copy with plain strides: where an axis is 1, `Tensor.contiguous` leaves those it finds."""
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def needs_contiguous(error: RuntimeError) -> bool:
+    """Whether a network failed for `x.view(...)` on features that lie channels-last."""
+    return "view size is not compatible" in str(error)
+
+
 def read_about(root: Path) -> dict[str, Any]:
     """What data.json of a data artefact says."""
     about: dict[str, Any] = json.loads((root / "data.json").read_text())

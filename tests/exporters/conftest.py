@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -263,8 +264,39 @@ def _run_tflite(folder: Path, feeds: dict[str, np.ndarray]) -> Answer:
     return Answer(inputs, outputs, results)
 
 
+def _run_executorch(folder: Path, feeds: dict[str, np.ndarray]) -> Answer:
+    from executorch.extension.pybindings import _C
+
+    dtypes = {4: "int64", 6: "float32"}
+    program = _C._load_program(str(folder / "model.pte"))
+    method = program.load_method("forward")
+    about = method.method_meta()
+
+    def ports(which: str, tell: Any) -> dict[str, tuple[tuple[int | None, ...], str]]:
+        (names,) = program.load_method(f"{which}_names").call(())
+        infos = [tell(place) for place in range(len(json.loads(names)))]
+        found = [(tuple(info.sizes()), dtypes[info.dtype()]) for info in infos]
+        return dict(zip(json.loads(names), found, strict=True))
+
+    inputs = ports("input", about.input_tensor_meta)
+    outputs = ports("output", about.output_tensor_meta)
+    step, count = next(iter(inputs.values()))[0][0], len(next(iter(feeds.values())))
+    batches = [
+        method.call([torch.from_numpy(feeds[name][i : i + step]) for name in inputs])
+        for i in range(0, count, step)
+    ]
+    columns = zip(*batches, strict=True)
+    results = {name: np.concatenate(rows) for name, rows in zip(outputs, columns, strict=True)}
+    return Answer(inputs, outputs, results)
+
+
 @pytest.fixture(scope="session")
 def run() -> Callable[[Artifact, dict[str, np.ndarray]], Answer]:
     """Runs an artefact in its own runtime, in this process."""
-    runtimes = {"onnx": _run_onnx, "openvino": _run_openvino, "tflite": _run_tflite}
+    runtimes = {
+        "onnx": _run_onnx,
+        "openvino": _run_openvino,
+        "tflite": _run_tflite,
+        "executorch": _run_executorch,
+    }
     return lambda artefact, feeds: runtimes[artefact.kind](artefact.root, feeds)

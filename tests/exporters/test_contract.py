@@ -18,6 +18,7 @@ POINTS = sorted(entry_points(group="edgedistill.exporters"), key=lambda point: p
 HEAVY = [
     *("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
     *("litert_torch", "ai_edge_litert", "ai_edge_quantizer", "tensorflow", "numpy"),
+    *("executorch.exir", "executorch.extension", "torchao"),
 ]
 
 

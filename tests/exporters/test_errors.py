@@ -108,13 +108,13 @@ def test_control_flow_on_values(exporter, tmp_path, module, text):
 
 
 def test_value_as_python_number(exporter, run, tmp_path):
-    if exporter.kind != "onnx":
+    if exporter.kind not in ("onnx", "executorch"):
         error = refused(exporter, ValueRead, tmp_path)
         assert line_of(ValueRead, ".item()") in error.message
         return
-    # ONNX can say it: the file must follow the value, not keep that of the example.
+    # These can say it: the file must follow the value, not keep that of the example.
     signature = exporter.export(ValueRead(), SQUARE, tmp_path)
-    artefact = Artifact("onnx", "fp32", tmp_path, {}, signature, "key", "digest")
+    artefact = Artifact(exporter.kind, "fp32", tmp_path, {}, signature, "key", "digest")
     for value in (1.0, -3.0):
         x = np.full((3, 4, 4), value, np.float32)
         np.testing.assert_allclose(run(artefact, {"x": x}).results["y"], x + 16 * value)
@@ -133,10 +133,11 @@ def test_unsupported_operator(exporter, tmp_path, module, text, operator):
 
 
 def test_operator_that_only_the_runtime_lacks(exporter, tmp_path):
-    if exporter.kind != "tflite":
+    lacking = {"tflite": "STABLEHLO_SORT", "executorch": "aten::sort"}.get(exporter.kind)
+    if lacking is None:
         exporter.export(Sort(), SQUARE, tmp_path)
     else:
-        assert "STABLEHLO_SORT" in refused(exporter, Sort, tmp_path).message
+        assert lacking in refused(exporter, Sort, tmp_path).message
 
 
 def test_output_of_another_shape(exporter, tmp_path):
@@ -174,13 +175,13 @@ def test_name_that_tflite_cannot_write(tmp_path):
 
 @pytest.mark.parametrize("precision", ["fp32", "int4"])
 def test_unknown_precision(exporter, make, cases, tmp_path, precision):
-    source = make(exporter.kind, "mlp")
-    with pytest.raises(ExportError, match=f"{exporter.kind}.*{precision}.*expected one of fp16"):
+    source, known = make(exporter.kind, "mlp"), exporter.precisions[1]
+    with pytest.raises(ExportError, match=f"{exporter.kind}.*{precision}.*expected one of {known}"):
         exporter.convert(source, precision, cases["mlp"].feeds, tmp_path)
 
 
 def test_source_that_is_no_fp32_artefact(exporter, make, cases, tmp_path):
-    source = make(exporter.kind, "mlp", "fp16")
+    source = make(exporter.kind, "mlp", exporter.precisions[1])
     with pytest.raises(ExportError, match=r"expected .* in 'fp32'"):
         exporter.convert(source, "int8", cases["mlp"].feeds, tmp_path)
 
@@ -209,8 +210,9 @@ def test_damaged_source(exporter, make, cases, tmp_path):
     for name in source.files:
         (junk / name).write_bytes(b"no model at all")
     damaged = Artifact(exporter.kind, "fp32", junk, {}, source.signature, "key", "digest")
-    with pytest.raises(ExportError, match=f"{exporter.kind}: cannot convert to fp16"):
-        exporter.convert(damaged, "fp16", cases["mlp"].feeds, out)
+    precision = exporter.precisions[1]
+    with pytest.raises(ExportError, match=f"{exporter.kind}: cannot convert to {precision}"):
+        exporter.convert(damaged, precision, cases["mlp"].feeds, out)
 
 
 def test_essence_is_the_line_that_matters():

@@ -186,3 +186,12 @@ def test_set_that_cannot_be_read(write_yaml, argument):
     with pytest.raises(ConfigError, match="--set") as caught:
         load_config(write_yaml("name: x"), [argument])
     assert argument in caught.value.message
+
+
+def test_options_that_mean_nothing_under_with_are_refused(write_yaml):
+    path = write_yaml("distill: {method: kd, with: [{method: paced, kl: reverse, beta: 2}]}")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    (fault,) = caught.value.faults
+    assert fault.path == "distill.with.0.kl"
+    assert "only distill.method's own loss is used" in fault.expected

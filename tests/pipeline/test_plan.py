@@ -75,7 +75,7 @@ CHANGES = [
     ("student.width=9", {"baseline", "distill"}),
     ("data.augment.shift=1", {"teacher", "baseline", "distill"}),
     ("train.seed=1", {"teacher", "baseline", "distill"}),
-    ("export.calibration=9",
+    ("quantize.calibration=9",
      {f"quantize-{k}-int8" for k in ("onnx", "openvino", "tflite")}),
     ("export.timeout=9", set()),
     ("evaluate.seconds=9", {"evaluate-cpu"}),

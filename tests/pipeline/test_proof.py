@@ -247,7 +247,7 @@ class Unlike(torch.nn.Module):
         return self.first(zebra) - 3 * self.second(apple)
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=[*RUNTIMES, "executorch"])
 def two_inputs(request, tmp_path):
     """A bundle, unpacked, whose inputs stand in the call in another order than in the alphabet."""
     torch.manual_seed(0)
@@ -264,7 +264,8 @@ def two_inputs(request, tmp_path):
     written = plugins.exporter(kind).export(model, signature, made)
     spec = {"raw_shape": [4], "raw_dtype": "float32", "raw_layout": "", "layout": "",
             "dtype": "float32", "scale": 1.0, "mean": [0.0], "std": [1.0]}  # fmt: skip
-    models = {f"models/m/{p.name}": p.read_bytes() for p in made.iterdir() if p.suffix != ".json"}
+    packed = [path for path in made.iterdir() if path.suffix not in (".json", ".pt2")]
+    models = {f"models/m/{path.name}": path.read_bytes() for path in packed}
     entry = {"name": "m", "format": kind, "precision": "fp32", "signature": written.to_json(),
              "files": sorted(models), "golden_tolerance": 1e-4}  # fmt: skip
     manifest = {"schema": 1, "name": "two", "default": "m", "artifacts": [entry], "passed": True,

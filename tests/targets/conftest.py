@@ -1,4 +1,4 @@
-"""Real model files for the targets: two small nets in three formats, made once a session."""
+"""Real model files for the targets: two small nets in four formats, made once a session."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ from torch import nn
 from edgedistill.pipeline.contracts import Artifact, Signature, TensorSpec
 from edgedistill.targets.local import LocalCpu
 
-KINDS = ("onnx", "openvino", "tflite")
-MAIN_FILE = {"onnx": "model.onnx", "openvino": "model.xml", "tflite": "model.tflite"}
+KINDS = ("onnx", "openvino", "tflite", "executorch")
+MAIN_FILE = {
+    "onnx": "model.onnx",
+    "openvino": "model.xml",
+    "tflite": "model.tflite",
+    "executorch": "model.pte",
+}
 
 
 class Conv(nn.Module):
@@ -104,12 +109,24 @@ def write(kind, module, signature, examples, folder):
             for port, name in zip(ports, wanted, strict=True):
                 port.get_tensor().set_names({name})
         ov.save_model(model, path, compress_to_fp16=False)
+    elif kind == "executorch":
+        path.write_bytes(to_pte(module, tuple(example[:1] for example in examples)))
     else:
         import litert_torch
 
         with redirect_stdout(StringIO()):
             litert_torch.convert(module, tuple(e[:1] for e in examples)).export(str(path))
     return artifact(kind, folder, signature=signature)
+
+
+def to_pte(module, examples):
+    """An ExecuTorch program for XNNPACK, in the shapes of the examples; it keeps no names."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    program = torch.export.export(module.eval(), examples, strict=False)
+    edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    return edge.to_executorch().buffer
 
 
 def make(root, module, signature, examples):

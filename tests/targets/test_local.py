@@ -15,8 +15,13 @@ from edgedistill.pipeline.contracts import Signature
 from edgedistill.pipeline.errors import TargetError
 from edgedistill.targets.local import RUNTIMES, LocalCpu
 
-KINDS = ("onnx", "openvino", "tflite")
-LIBRARIES = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "ai_edge_litert"}
+KINDS = ("onnx", "openvino", "tflite", "executorch")
+LIBRARIES = {
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+    "tflite": "ai_edge_litert",
+    "executorch": "executorch",
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -134,7 +139,8 @@ print(*sorted({{module.partition(".")[0] for module in sys.modules}}))
     shown = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=True)
     loaded = set(shown.stdout.decode().split())
     others = {"torch", "tensorflow", "onnx", "nncf", "litert_torch", "pydantic", "click"}
-    others |= set(LIBRARIES.values()) - {LIBRARIES[kind]}
+    others |= {"torchao", *LIBRARIES.values()} - {LIBRARIES[kind]}
+    others -= {"torch"} if kind == "executorch" else set()  # its tensors are torch's
     assert LIBRARIES[kind] in loaded
     assert not loaded & others
 
@@ -238,10 +244,10 @@ def test_threads_must_be_positive(cpu, conv, threads):
 def test_plugin_face():
     cpu = LocalCpu()
     assert (cpu.name, cpu.evidence) == ("cpu", "measured on this host")
-    assert [kind for kind in (*KINDS, "executorch") if cpu.accepts(kind)] == list(KINDS)
+    assert [kind for kind in (*KINDS, "coreml") if cpu.accepts(kind)] == list(KINDS)
     assert all(cpu.missing(kind) is None for kind in KINDS)
-    with pytest.raises(TargetError, match="runs no artefacts of the kind 'executorch'"):
-        cpu.missing("executorch")
+    with pytest.raises(TargetError, match="runs no artefacts of the kind 'coreml'"):
+        cpu.missing("coreml")
 
 
 def test_a_missing_runtime_gives_the_pip_line():

@@ -201,7 +201,7 @@ def test_usage():
     command = [sys.executable, "-m", "edgedistill.targets.worker", "tensorrt", "x", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "usage: worker {onnxruntime,openvino,litert} FOLDER PARENT" in done.stderr
+    assert "usage: worker {onnxruntime,openvino,litert,executorch} FOLDER" in done.stderr
 
 
 class Text:

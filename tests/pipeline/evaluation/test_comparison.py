@@ -87,6 +87,12 @@ def test_one_method_alone_is_not_the_best():
     assert table(cells("none", 40, 60), [Cell("kd", 0, None, "it broke")])[1] is None
 
 
+def test_there_is_no_best_where_a_training_failed():
+    clear = cells("none", 40, 44), cells("kd", 10, 11)
+    assert table(*clear)[1] == "kd"
+    assert table(*clear, [Cell("third", 0, None, "no")])[1] is None
+
+
 def test_a_failed_cell_is_a_row_with_its_reason():
     broken = [Cell("kd", 0, None, "no checkpoints"), *cells("kd", 30, 30)[1:]]
     rows, _ = table(cells("none", 40, 44), broken, [Cell("third", 0, None, "no")])

@@ -138,15 +138,24 @@ def test_without_hints_a_whole_training_is_that_of_kd_bit_for_bit(kit, options) 
     assert kit.equal(got.student.state_dict(), wanted.student.state_dict())
 
 
-def test_weights_are_those_of_the_kd_term() -> None:
+def test_weights_are_those_of_what_the_teacher_says() -> None:
     regressor = nn.Linear(5, 7)
     weights = torch.linspace(0, 2, N)
     for method, progress in ((fitnets(), 0.9), (fitnets(stages="one"), 0.0)):
         given = batch(progress)
         weighted = method.loss(replace(given, weights=weights), regressor)
         plain = method.loss(given, regressor)
-        assert not torch.isclose(weighted["teacher"], plain["teacher"])
-        assert all(torch.equal(weighted[n], plain[n]) for n in plain if n != "teacher")
+        told = plain.keys() - {"labels"}
+        assert all(not torch.isclose(weighted[n], plain[n]) for n in told)
+        assert all(torch.equal(weighted[n], plain[n]) for n in plain if n not in told)
+
+
+def test_a_sample_of_no_weight_gives_no_hint() -> None:
+    given = batch(0.0)
+    silent = fitnets().loss(replace(given, weights=torch.zeros(N)), nn.Linear(5, 7))
+    assert float(silent["hint"]) == 0.0
+    same = fitnets().loss(replace(given, weights=torch.ones(N)), regressor := nn.Linear(5, 7))
+    torch.testing.assert_close(same["hint"], fitnets().loss(given, regressor)["hint"])
 
 
 @pytest.mark.parametrize(

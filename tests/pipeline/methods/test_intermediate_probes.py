@@ -35,6 +35,7 @@ class HandStudy:
     changes: dict[str, torch.Tensor] = field(default_factory=dict)
     history: tuple = ()
     seed: int = 0
+    rehearsal: bool = False
 
     def targets(self, split: str) -> torch.Tensor:
         count, seed = SPLITS[split]

@@ -251,6 +251,7 @@ class TeacherOnly:
 
     logits: torch.Tensor
     labels: torch.Tensor
+    rehearsal: bool = False
 
     def teacher_logits(self, split: str) -> torch.Tensor:
         assert split == "validation"

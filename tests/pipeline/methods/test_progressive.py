@@ -188,6 +188,12 @@ class TestSchedules:
         by_time = [made.checkpoint(Moment(n, 60, 0, 4, late[:n])) for n in (19, 20, 39, 40, 59)]
         assert by_time == [2, 5, 5, None, None], "in time for the final teacher"
 
+    def test_on_saturation_leaves_an_epoch_to_the_final_teacher(self) -> None:
+        made = followed(points(kept=lambda e: e < 7), course="on-saturation")
+        still = [{"validation_accuracy": 1 / C}] * 3
+        seen = [made.checkpoint(Moment(n, 3, 0, 4, still[:n])) for n in range(3)]
+        assert seen == [3, 6, None]
+
     def test_what_teaches_depends_on_the_moment_alone(self) -> None:
         made = followed()
         forward = choices(made, epochs=8)

@@ -47,6 +47,7 @@ def test_logits_shape_and_gradients(name: str, shape: tuple[int, ...]) -> None:
         pytest.param("dscnn", {"width": 24}, 19_000, 22_000, id="student"),
         pytest.param("resnet20", {"width": 32}, 1_000_000, 1_150_000, id="teacher"),
         pytest.param("resnet8", {}, 70_000, 85_000, id="resnet8"),
+        pytest.param("mobilenetv3", {}, 110_000, 122_000, id="mobilenetv3"),
     ],
 )
 def test_parameter_counts(name: str, options: dict, low: int, high: int) -> None:
@@ -89,6 +90,17 @@ def test_unknown_tap_names_the_nearest() -> None:
 @pytest.mark.parametrize("name", ["mlp", "transformer"])
 def test_depth_adds_taps(name: str) -> None:
     assert len(build(name, depth=3).taps) - len(build(name, depth=1).taps) == 2
+
+
+def test_the_gates_of_mobilenetv3_weigh_channels_by_the_whole_image() -> None:
+    excite = build("mobilenetv3").get_submodule("stage3.1.body.6").eval()
+    x = torch.randn(2, 256, 4, 4)
+    gates = excite(x) / x
+    torch.testing.assert_close(gates, gates[:, :, :1, :1].expand_as(gates))
+    assert gates.min() >= 0
+    assert gates.max() <= 1
+    moved = x.flip(2)
+    torch.testing.assert_close(excite(moved), excite(x).flip(2))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -137,7 +149,7 @@ def test_transformer_attention_against_an_explicit_softmax() -> None:
     torch.testing.assert_close(block(x), block.output(torch.cat(heads, -1)), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet20", "dscnn", "mobilenetv2"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet20", "dscnn", "mobilenetv2", "mobilenetv3"])
 def test_an_image_network_refuses_a_vector(name: str) -> None:
     with pytest.raises(ModelError, match=r"\(C, H, W\).*\(64,\)"):
         build(name, (64,))

@@ -87,6 +87,23 @@ def goals(drop, speedup, size):
     ]  # fmt: skip
 
 
+def recipes():
+    nothing = dict.fromkeys(
+        ("accuracy", "drop", "agreement", "sqnr_db", "size_bytes", "latency_ratio")
+    )
+    got = {"size_bytes": 59_000, "latency_ratio": 0.71, "failed": ""}
+    return {
+        "chosen": "percentile",
+        "tried": [
+            {**got, "recipe": "minmax", "accuracy": 0.91, "drop": 7.2, "agreement": 0.92,
+             "sqnr_db": 12.5, "holds": False},
+            {**nothing, "recipe": "entropy", "holds": False, "failed": "onnx: no histogram"},
+            {**got, "recipe": "percentile", "accuracy": 0.979, "drop": 0.3, "agreement": 0.99,
+             "sqnr_db": 30.1, "holds": True},
+        ],
+    }  # fmt: skip
+
+
 def artifact(fmt, precision):
     name = f"{fmt}-{precision}"
     size, drop, speedup = SIZES[precision], DROPS[precision], TEACHER_P50 / P50[name]
@@ -107,6 +124,7 @@ def artifact(fmt, precision):
         "measurements": [measurement(
             FORMATS[fmt], P50[name], speedup, verdict="noisy" if name == "onnx-fp16" else "stable"
         )],
+        "recipes": recipes() if precision == "int8" else None,
         "worth_it": None if precision == "fp32" else worth,
         "goals": wanted, "meets_goals": all(goal["met"] for goal in wanted),
     }  # fmt: skip

@@ -59,5 +59,14 @@ def test_the_verdict(best, seeds, told):
     assert told in comparison.verdict(record(row("none"), row("kd"), best=best, seeds=seeds))
 
 
+def test_no_verdict_where_a_training_failed():
+    found = record(row("none"), row("kd", **FAILED), best=None)
+    assert "no verdict: not every training of kd ended well" in comparison.verdict(found)
+
+
+def test_few_seeds_are_called_few():
+    assert any("run 5" in note for note in comparison.notes(record(row("none"), seeds=[0, 1])))
+
+
 def test_a_picture_where_every_training_failed():
     assert comparison.draw_png(record(row("kd", **FAILED))).startswith(b"\x89PNG")

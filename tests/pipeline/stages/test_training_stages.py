@@ -226,9 +226,9 @@ def test_a_wrong_number_of_classes_is_told_before_any_training(
 
 
 def test_pitfall_04_a_teacher_at_chance_is_refused(digits, root, tmp_path) -> None:
-    work = Work(tmp_path / "w")
+    poor = make_teacher(Work(tmp_path / "w"), root, digits, epochs=1, lr=1e-12).artifact()
     with pytest.raises(ModelError, match=r"the teacher scores [0-9.]+% on the") as caught:
-        make_teacher(work, root, digits, epochs=1, lr=1e-12)
+        make_student(Work(tmp_path / "s"), root, digits, poor)
     assert "10 classes" in caught.value.message
     assert "pre-processing" in caught.value.hint
 
@@ -240,9 +240,25 @@ def test_pitfall_04_a_teacher_with_its_labels_in_another_order_is_refused(
     order = (torch.arange(10) + 1) % 10
     model.head.weight.data, model.head.bias.data = model.head.weight[order], model.head.bias[order]
     save_weights(model, root / "turned.safetensors")
+    turned = make_teacher(Work(tmp_path / "w"), root, digits, weights="turned.safetensors")
     with pytest.raises(ModelError, match="teacher scores") as caught:
-        make_teacher(Work(tmp_path / "w"), root, digits, weights="turned.safetensors")
+        make_student(Work(tmp_path / "s"), root, digits, turned.artifact())
     assert "order of its labels" in caught.value.hint
+
+
+def test_a_head_that_knows_nothing_is_no_matter_where_probes_teach(
+    taught, digits, root, tmp_path
+) -> None:
+    model = modelfiles.load(taught, digits, root, "teacher")
+    model.head.weight.data.zero_()
+    save_weights(model, root / "headless.safetensors")
+    headless = make_teacher(Work(tmp_path / "w"), root, digits, weights="headless.safetensors")
+    options = {"probe_epochs": 20}
+    work = make_student(
+        Work(tmp_path / "s"), root, digits, headless.artifact(), "intermediate-probes", options,
+        distill={"epochs": 6},
+    )  # fmt: skip
+    assert work.note()["accuracy"]["validation"] > 0.2  # twice chance
 
 
 def test_pitfall_03_a_user_function_that_gives_one_model_twice_is_refused(

@@ -131,6 +131,47 @@ def test_a_stale_cache_is_refused_by_the_replay_check(kit) -> None:
     assert "remove that folder" in caught.value.hint
 
 
+def test_each_opening_looks_at_other_views(kit) -> None:
+    table = stored(kit, taps=())
+    table.fill()
+    table.table.arrays["logits"][::2] += 1.0  # half of it is wrong
+    table.flush()
+
+    def open_often() -> None:
+        for _ in range(40):
+            stored(kit, taps=())
+
+    with pytest.raises(TrainingError, match="stale"):
+        open_often()
+
+
+def test_small_features_are_told_from_nothing(kit) -> None:
+    taps = (Tap("stage1", "attention"),)
+    teacher = kit.teacher()
+    last = [m for m in teacher.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in last:
+        norm.weight.data *= 1e-3
+        norm.bias.data *= 1e-3
+    live, table = LiveTeacher(teacher, CPU, taps), stored(kit, teacher, taps=taps)
+    view = next(table.views.epoch(0))
+    wanted = live.signals(view, view.inputs).features[taps[0]]
+    got = table.signals(view, view.inputs).features[taps[0]]
+    assert 0 < wanted.median() < 2e-6  # fp16 would tell little of it: it steps by 6e-8
+    torch.testing.assert_close(got, wanted, rtol=2e-3, atol=float(wanted.max()) * 1e-3)
+
+
+def test_a_head_that_nobody_asks_may_say_anything(kit) -> None:
+    teacher = kit.teacher()
+    teacher.head[2].bias.data += 1e6  # beyond fp16
+    live = LiveTeacher(teacher, CPU, TAPS)
+    table = StoredTeacher(live, views(kit), CacheSettings(kit.root, 1e9), "teacher", logits=False)
+    view = next(table.views.epoch(0))
+    got = table.signals(view, view.inputs)
+    assert got.logits.shape == (len(view.index), 0)
+    assert got.features.keys() == set(TAPS)
+    assert "logits" not in table.table.arrays
+
+
 def test_a_file_of_another_size_is_refused(kit) -> None:
     table = stored(kit).table
     file = table.folder / "logits.float16"
@@ -142,11 +183,11 @@ def test_a_file_of_another_size_is_refused(kit) -> None:
 def test_more_than_the_limit_is_refused_before_anything_is_made(kit) -> None:
     told = []
     settings = CacheSettings(kit.root / "signals", 4000, tell=told.append)
-    with pytest.raises(TrainingError, match=r"train\.cache_limit is 0\.0 MB") as caught:
+    with pytest.raises(TrainingError, match=r"train\.cache_limit is 4\.0 kB") as caught:
         stored(kit, taps=(), settings=settings)
     assert "train.cache: off" in caught.value.hint
     assert "train.cache: replay" in caught.value.hint
-    assert told == ["teacher signals of every view: up to 0.0 MB"]
+    assert told == ["teacher signals of every view: up to 4.4 kB"]
     assert not (kit.root / "signals").exists()
 
 

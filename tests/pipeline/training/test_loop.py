@@ -181,3 +181,32 @@ def test_frozen_parts_of_a_student_stay_as_they_are(kit) -> None:
     before = student.stem[0].weight.clone()
     result = kit.loop(student=student).fit()
     assert torch.equal(result.student.stem[0].weight, before)
+
+
+class Viewing(nn.Module):
+    """What most tutorials write: `view` needs features that lie contiguously."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 3, stride=2, padding=1)
+        self.head = nn.Linear(6 * 4 * 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = torch.relu(self.conv(x))
+        return self.head(features.view(features.size(0), -1))
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_students_and_teachers_may_flatten_by_view(kit, stored) -> None:
+    source = kit.source(Viewing(), stored=stored)
+    loop = kit.loop(kit.kd(), Viewing(), source, shift=1, flip=True)
+    assert loop.trainable.contiguous
+    assert len(loop.fit().history) == 2
+
+
+def test_what_can_is_trained_channels_last(kit) -> None:
+    loop = kit.loop(kit.kd(), kit.model("resnet8"), kit.source(kit.teacher()))
+    assert not loop.trainable.contiguous
+    weights = [p for p in loop.trainable.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+    assert weights
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
