@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # Threads that spin for long while they wait ruin a busy machine; see pipeline/threads.py.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: demo test slow bench lint types imports setup clean
+.PHONY: demo test slow bench table-export lint types imports setup clean
 
 demo: $(READY)  ## teacher -> student -> 9 artefacts -> proof, on real digits
 	$(BIN)/edgedistill run examples/digits/edge.yaml
@@ -23,8 +23,12 @@ bench: $(READY)  ## ratios for docs/benchmarks.md, each measured interleaved in 
 	$(BIN)/python tests/benchmarks/bench_training.py
 	$(BIN)/python tests/benchmarks/bench_memory.py
 	$(BIN)/python tests/benchmarks/bench_threads.py
+	$(BIN)/python tests/benchmarks/bench_int8.py
 	$(BIN)/python tests/benchmarks/bench_latency.py
 	$(BIN)/python tests/benchmarks/bench_command.py
+
+table-export: $(READY)  ## every built-in model in every format and precision -> docs/exports.md
+	$(BIN)/python tests/benchmarks/table_export.py --out docs/exports.md
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -182,6 +182,12 @@ class QuantizeSection(Section):
     recipes: tuple[str, ...] = Field(
         (), description="of static int8, tried in this order; empty tries all that a format has"
     )
+    recover: Literal["none", "qad"] = Field(
+        "none",
+        description="where no recipe holds: fine-tune the student against the teacher with the"
+        " rounding of int8 on (quantization-aware distillation), and quantize that",
+    )
+    epochs: int = Field(5, ge=1, description="of the recovery")
 
 
 class Goals(Section):

@@ -6,7 +6,8 @@
                                                    |
                                                 select -> bundle, report
 
-A stage of the middle row that fails takes only its own format with it.
+With `quantize.recover`, `recover` and `recover-FORMAT-int8` stand behind `quantize`. A stage of the
+middle row that fails takes only its own format with it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,18 @@ from .contracts import Stage
 from .errors import ConfigError, MissingDependency
 from .models.foreign import FOREIGN
 from .options import nearest
-from .stages import bundle, data, distill, evaluate, export, quantize, report, select, teacher
+from .stages import (
+    bundle,
+    data,
+    distill,
+    evaluate,
+    export,
+    quantize,
+    recover,
+    report,
+    select,
+    teacher,
+)
 from .stages.distill import MethodSpec
 from .stages.foreign import convert, take_over
 from .stages.keys import file_digests
@@ -141,6 +153,7 @@ def _check_precisions(config: Config, exporters: dict[str, Exporter]) -> None:
 
 def _check_recipes(config: Config, exporters: dict[str, Exporter]) -> None:
     known = {name for e in exporters.values() for name in e.recipes.get("int8", ())}
+    known.add(quantize.EQUALISED)
     for name in config.quantize.recipes:
         if name not in known:
             raise ConfigError(
@@ -268,14 +281,65 @@ def _exports(config: Config, root: Path, exporters: dict[str, Exporter]) -> Iter
         yield _export(f"export-{kind}", kind, exporter, "distill", timeout, root)
         for precision in config.export.precisions:
             if precision != "fp32":
-                yield _quantize(kind, exporter, precision, config)
+                yield _quantize(kind, exporter, precision, config, root)
+    if config.quantize.recover == "qad" and recover.PRECISION in config.export.precisions:
+        yield _recover(config, root, list(exporters))
+        for kind, exporter in exporters.items():
+            yield _requantize(kind, exporter, config, root)
 
 
-def _quantize(kind: str, exporter: Exporter, precision: Precision, config: Config) -> Stage:
-    section = config.quantize
-    known = exporter.recipes.get(precision, ())
+def _recover(config: Config, root: Path, kinds: list[str]) -> Stage:
+    """Fine-tunes the student if the int8 of a format lost too much."""
+    settings = {
+        "student": model_settings(config.student.model, config.student.options, root),
+        **_loop_settings(config.distill, config),
+        "signals": _signal_settings(config),
+        "epochs": config.quantize.epochs,
+        "share": recover.FINE,
+    }
+    return Stage(
+        "recover",
+        ("data", "teacher", "distill"),
+        settings,
+        1,
+        partial(recover.run, config, root),
+        optional=(
+            *(f"export-{kind}" for kind in kinds),
+            *(f"quantize-{kind}-{recover.PRECISION}" for kind in kinds),
+        ),
+        libraries=TRAINING,
+    )
+
+
+def _requantize(kind: str, exporter: Exporter, config: Config, root: Path) -> Stage:
+    search = _search(exporter, recover.PRECISION, config, equalise=False)
+    return Stage(
+        f"recover-{kind}-{recover.PRECISION}",
+        ("data", "distill", f"export-{kind}", "recover"),
+        {"kind": kind, "exporter": exporter.version, **asdict(search)},
+        1,
+        partial(recover.requantize, kind, search, config.export.timeout, root),
+        optional=(f"quantize-{kind}-{recover.PRECISION}",),
+        libraries=exporter.libraries,
+        alone=False,
+    )
+
+
+def _search(
+    exporter: Exporter, precision: Precision, config: Config, equalise: bool = True
+) -> Search:
+    """The recipes to try: what the config names, or all, equalisation second."""
+    section, known = config.quantize, exporter.recipes.get(precision, ())
+    if known and equalise:
+        known = (known[0], quantize.EQUALISED, *known[1:])
     wanted = tuple(name for name in section.recipes if name in known) or known or ("",)
-    search = Search(wanted, section.accuracy_drop, section.calibration)
+    return Search(wanted, section.accuracy_drop, section.calibration)
+
+
+def _quantize(
+    kind: str, exporter: Exporter, precision: Precision, config: Config, root: Path
+) -> Stage:
+    search = _search(exporter, precision, config)
     return Stage(
         f"quantize-{kind}-{precision}",
         ("data", "distill", f"export-{kind}"),
@@ -286,7 +350,7 @@ def _quantize(kind: str, exporter: Exporter, precision: Precision, config: Confi
             **(asdict(search) if precision == "int8" else {}),
         },
         2,
-        partial(quantize.run, kind, precision, search, config.export.timeout),
+        partial(quantize.run, kind, precision, search, config.export.timeout, root),
         libraries=exporter.libraries,
         alone=False,
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..evaluation.latency import LatencyResult
 
 KEPT_SAMPLES = 2000
+_DEPLOYABLE = ("export-", "quantize-", "recover-")
 TEACHER = "teacher"
 
 
@@ -33,7 +34,8 @@ def candidates(inputs: Mapping[str, Artifact], reported: tuple[str, ...]) -> dic
     for stage, artifact in inputs.items():
         if stage == "export-teacher":
             found[TEACHER] = artifact
-        elif stage.startswith(("export-", "quantize-")) and artifact.precision in reported:
+        elif stage.startswith(_DEPLOYABLE) and artifact.precision in reported:
+            # What was recovered comes later and takes the place of what was not.
             found[f"{artifact.kind}-{artifact.precision}"] = artifact
     return found
 

@@ -165,3 +165,15 @@ def load(
     model = build(note["spec"], about, root, role)
     load_weights(model, artifact.root / weights)
     return model.eval()
+
+
+def load_folded(artifact: Artifact, data: Artifact, root: Path) -> nn.Module:
+    """A model that was saved with its batch norms folded; in eval mode."""
+    from ..models.weights import load_weights
+    from ..quantization.folding import fold_batch_norm
+    from ..training.tensors import read_about
+
+    note = json.loads((artifact.root / "model.json").read_text())
+    model = fold_batch_norm(build(note["spec"], read_about(data.root), root, "student"))
+    load_weights(model, artifact.root / WEIGHTS)
+    return model.eval()

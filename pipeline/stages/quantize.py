@@ -21,14 +21,17 @@ from .data import load_inputs, spread
 from .export import CHECK_TARGET, drafted, finish, from_job, to_job
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
+    from torch import nn
 
     from ..contracts import Workspace
 
     Logits = NDArray[Any]
 
+EQUALISED = "equalised"  # a recipe of every format
+RECIPES = "recipes.json"
 SEARCHED = 2000  # validation samples on which a recipe is tried, at most
 TIMED_SECONDS = 0.2  # per file: enough to tell faster from slower
 
@@ -85,6 +88,7 @@ def run(
     precision: Precision,
     search: Search,
     timeout: float,
+    root: Path,
     inputs: Mapping[str, Artifact],
     workspace: Workspace,
 ) -> None:
@@ -95,6 +99,7 @@ def run(
         precision: what it becomes.
         search: recipes and goal.
         timeout: seconds for one conversion.
+        root: folder of the config, for user code.
         inputs: artefacts of `data`, `distill` and `export-FORMAT`.
         workspace: where to work.
 
@@ -102,15 +107,57 @@ def run(
         ExportError: no recipe gives a file.
         ParityError: the best file does not answer like the model.
     """
+    job = {
+        "kind": kind,
+        "precision": precision,
+        "data": to_job(inputs["data"]),
+        "calibration": search.calibration,
+    }
+
+    def make(recipe: str, folder: Path) -> Signature:
+        if recipe == EQUALISED:
+            source = {"model": to_job(inputs["distill"]), "code": str(root)}
+            return in_child("equalised_in_child", {**job, **source}, folder, timeout)
+        source = {"source": to_job(inputs[f"export-{kind}"]), "recipe": recipe}
+        return in_child("convert_in_child", {**job, **source}, folder, timeout)
+
     shutil.rmtree(workspace.scratch, ignore_errors=True)
+    tried, written = look(kind, precision, search, make, inputs, workspace)
+    take(kind, precision, tried, written, "distill", inputs, workspace)
+
+
+def look(
+    kind: str,
+    precision: Precision,
+    search: Search,
+    make: Callable[[str, Path], Signature],
+    inputs: Mapping[str, Artifact],
+    workspace: Workspace,
+) -> tuple[list[Trial], dict[str, Signature]]:
+    """Try recipes in turn until one holds.
+
+    Args:
+        kind: the format.
+        precision: what it becomes.
+        search: recipes and goal.
+        make: writes the file of a recipe into a folder.
+        inputs: artefacts of `data`, `distill` and `export-FORMAT`.
+        workspace: where to work; the files of a recipe lie in `scratch/RECIPE/files`.
+
+    Returns:
+        What was tried, and the signatures of what was written, by recipe.
+
+    Raises:
+        ExportError: the only recipe gives no file.
+    """
     tried: list[Trial] = []
     written: dict[str, Signature] = {}
     for number, recipe in enumerate(search.recipes):
         workspace.progress(number, len(search.recipes), f"recipe {recipe}")
-        folder = workspace.scratch / recipe / "files"
+        folder = _files(workspace, recipe)
         folder.mkdir(parents=True)
         try:
-            written[recipe] = _convert(kind, precision, recipe, search, timeout, inputs, folder)
+            written[recipe] = make(recipe, folder)
         except ExportError as error:
             if len(search.recipes) == 1:
                 raise
@@ -120,28 +167,17 @@ def run(
         tried.append(_try(recipe, draft, search, inputs))
         if tried[-1].holds:
             break
-    _take(kind, precision, tried, written, inputs, workspace)
+    return tried, written
 
 
-def _convert(
-    kind: str,
-    precision: Precision,
-    recipe: str,
-    search: Search,
-    timeout: float,
-    inputs: Mapping[str, Artifact],
-    folder: Path,
-) -> Signature:
-    arguments = {
-        "kind": kind,
-        "precision": precision,
-        "recipe": recipe,
-        "source": to_job(inputs[f"export-{kind}"]),
-        "data": str(inputs["data"].root),
-        "calibration": search.calibration,
-        "folder": str(folder),
-    }
-    answer = run_in_child(f"{__name__}:convert_in_child", arguments, folder.parent, timeout)
+def _files(workspace: Workspace, recipe: str) -> Path:
+    return workspace.scratch / recipe / "files"
+
+
+def in_child(function: str, job: dict[str, Any], folder: Path, timeout: float) -> Signature:
+    """Call a function of this page in a child process that writes into a folder."""
+    arguments = {**job, "folder": str(folder)}
+    answer = run_in_child(f"{__name__}:{function}", arguments, folder.parent, timeout)
     return Signature.from_json(answer)
 
 
@@ -150,15 +186,56 @@ def convert_in_child(
     precision: Precision,
     recipe: str,
     source: dict[str, Any],
-    data: str,
+    data: dict[str, Any],
     calibration: int,
     folder: str,
 ) -> dict[str, Any]:
     """The part that needs a quantizer."""
-    samples = load_inputs(Path(data), "validation", calibration)
+    samples = load_inputs(from_job(data).root, "validation", calibration)
     exporter = plugins.exporter(kind)
     written = exporter.convert(from_job(source), precision, samples, Path(folder), recipe)
     return written.to_json()
+
+
+def equalised_in_child(
+    kind: str,
+    precision: Precision,
+    model: dict[str, Any],
+    code: str,
+    data: dict[str, Any],
+    calibration: int,
+    folder: str,
+) -> dict[str, Any]:
+    """The format's first recipe, on a student whose layers share their ranges.
+
+    Raises:
+        ExportError: the student has no two layers that could.
+    """
+    from ..quantization.equalisation import equalise
+    from . import modelfiles
+
+    source = from_job(model)
+    equalised = equalise(modelfiles.load(source, from_job(data), Path(code), "student"))
+    if not equalised.pairs:
+        raise ExportError(
+            f"{kind}: no two layers of the student have nothing but ReLU between them",
+            "Take 'equalised' out of quantize.recipes.",
+        )
+    plain = Path(folder).parent / "fp32"
+    plain.mkdir()
+    draft = drafted(kind, "fp32", plain, exported(kind, equalised.model, source, plain))
+    recipe = plugins.exporter(kind).recipes[precision][0]
+    return convert_in_child(kind, precision, recipe, to_job(draft), data, calibration, folder)
+
+
+def exported(kind: str, network: nn.Module, source: Artifact, folder: Path) -> Signature:
+    """Write the fp32 file of a network that stands for the model of an artefact."""
+    from ..models.build import positional
+
+    if source.signature is None:
+        raise TypeError("an artefact of kind `model` has a signature")
+    module = positional(network, [spec.name for spec in source.signature.inputs]).eval()
+    return plugins.exporter(kind).export(module, source.signature, folder)
 
 
 def _try(recipe: str, draft: Artifact, search: Search, inputs: Mapping[str, Artifact]) -> Trial:
@@ -206,15 +283,30 @@ def _latency_ratio(draft: Artifact, plain: Artifact, data: Path) -> float:
     return float(ratio(results["ours"], results["fp32"]).value)
 
 
-def _take(
+def take(
     kind: str,
     precision: Precision,
     tried: list[Trial],
     written: Mapping[str, Signature],
+    source: str,
     inputs: Mapping[str, Artifact],
     workspace: Workspace,
 ) -> None:
-    """Keep the best file, and the table of all."""
+    """Keep the best file, and the table of all.
+
+    Args:
+        kind: the format.
+        precision: of the files.
+        tried: by recipe.
+        written: signatures of the files that were made, by recipe.
+        source: the stage whose model they must answer like.
+        inputs: artefacts of `data` and the source.
+        workspace: where the files are, and where the best goes.
+
+    Raises:
+        ExportError: there is none.
+        ParityError: the best does not answer like the model.
+    """
     if not written:
         reasons = "; ".join(f"{trial.recipe}: {trial.failed}" for trial in tried)
         raise ExportError(
@@ -222,14 +314,14 @@ def _take(
             f"Take {precision!r} out of export.precisions for this model.",
         )
     best = max((trial for trial in tried if not trial.failed), key=lambda trial: trial.rank)
-    shutil.copytree(workspace.scratch / best.recipe / "files", workspace.out, dirs_exist_ok=True)
+    shutil.copytree(_files(workspace, best.recipe), workspace.out, dirs_exist_ok=True)
     note = {"chosen": best.recipe, "tried": [asdict(trial) for trial in tried]}
-    (workspace.out / "recipes.json").write_text(json.dumps(note, indent=1, sort_keys=True))
-    answer = written[best.recipe].to_json()
+    (workspace.out / RECIPES).write_text(json.dumps(note, indent=1, sort_keys=True))
     try:
-        finish(kind, precision, answer, "distill", inputs, workspace)
+        finish(kind, precision, written[best.recipe].to_json(), source, inputs, workspace)
     except ParityError as error:
         said = ", ".join(
             f"{trial.recipe} {trial.failed or f'{trial.accuracy:.1%}'}" for trial in tried
         )
-        raise ParityError(f"{error.message}; tried: {said}", error.hint) from error
+        hint = "quantize: {recover: qad} fine-tunes the student for int8"
+        raise ParityError(f"{error.message}; tried: {said}", hint) from error

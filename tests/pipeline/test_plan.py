@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from edgedistill.pipeline.config import Config
 from edgedistill.pipeline.configfile import load_config
 from edgedistill.pipeline.contracts import Missing
 from edgedistill.pipeline.errors import ConfigError, MissingDependency
@@ -109,3 +110,25 @@ def test_what_is_missing_gives_one_pip_line():
         require(lacking)
     assert caught.value.hint == "pip install 'edgedistill[onnx,openvino]'"
     require([])
+
+
+def test_recovery_adds_its_stages_and_nothing_else(tmp_path):
+    plain = make_plan(Config(export={"formats": ["onnx"]}), tmp_path)
+    asked = {"export": {"formats": ["onnx"]}, "quantize": {"recover": "qad"}}
+    made = make_plan(Config(**asked), tmp_path)
+    added = [s.name for s in made.stages if s.name not in {s.name for s in plain.stages}]
+    assert added == ["recover", "recover-onnx-int8"]
+    fp32 = make_plan(Config(**asked | {"export": {"precisions": ["fp32"]}}), tmp_path)
+    assert not any(stage.name.startswith("recover") for stage in fp32.stages)
+
+
+def test_equalisation_is_tried_second_and_only_known_recipes_are_taken(tmp_path):
+    def recipes(**quantize):
+        plan = make_plan(Config(export={"formats": ["onnx"]}, quantize=quantize), tmp_path)
+        (stage,) = (s for s in plan.stages if s.name == "quantize-onnx-int8")
+        return stage.settings["recipes"]
+
+    assert recipes()[:3] == ("minmax", "equalised", "percentile")
+    assert recipes(recipes=["mixed", "equalised"]) == ("mixed", "equalised")
+    with pytest.raises(ConfigError, match="minmx"):
+        recipes(recipes=["minmx"])

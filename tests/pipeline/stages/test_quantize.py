@@ -15,6 +15,7 @@ from edgedistill.pipeline.stages.quantize import Search, Trial
 if TYPE_CHECKING:
     from pathlib import Path
 
+ARTIFACTS = dict.fromkeys(("data", "distill", "export-onnx"))
 WRITTEN = Signature((TensorSpec("x", (None, 2), "float32"),), ())
 
 
@@ -26,7 +27,8 @@ def seek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         space = Workspace(tmp_path / "out", tmp_path / "scratch", lambda *_: None)
         space.out.mkdir()
 
-        def convert(kind, precision, recipe, search, timeout, inputs, folder) -> Signature:
+        def make(function, job, folder, timeout) -> Signature:
+            recipe = job["recipe"]
             if isinstance(outcomes[recipe], ExportError):
                 raise outcomes[recipe]
             (folder / "model.onnx").write_text(recipe)
@@ -37,10 +39,11 @@ def seek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             holds = lost <= search.accuracy_drop
             return Trial(recipe, outcomes[recipe] / 100, lost, 1.0, 30.0, 9, 0.5, holds)
 
-        monkeypatch.setattr(quantize, "_convert", convert)
+        monkeypatch.setattr(quantize, "in_child", make)
+        monkeypatch.setattr(quantize, "to_job", lambda artifact: {})
         monkeypatch.setattr(quantize, "_try", attempt)
         search = Search(tuple(outcomes), drop, 8)
-        quantize.run("onnx", "int8", search, 60, {"export-onnx": None}, space)
+        quantize.run("onnx", "int8", search, 60, tmp_path, ARTIFACTS, space)
         note = json.loads((space.out / "recipes.json").read_text())
         assert (space.out / "model.onnx").read_text() == note["chosen"]
         return note
