@@ -90,6 +90,10 @@ def _explain(
         return "a known key", nearest(str(loc[-1]), known)
     if kind in ("model_type", "dict_type"):
         return "a mapping of keys to values", ""
+    if kind in ("tuple_type", "list_type"):
+        return "a list, such as [one, other]", ""
+    if kind == "missing":
+        return "a value: it is required", ""
     return message.removeprefix("Value error, ").removeprefix("Input should be "), ""
 
 

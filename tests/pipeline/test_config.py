@@ -195,3 +195,17 @@ def test_options_that_mean_nothing_under_with_are_refused(write_yaml):
     (fault,) = caught.value.faults
     assert fault.path == "distill.with.0.kl"
     assert "only distill.method's own loss is used" in fault.expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("distill: {with: paced}", "a list, such as"),
+        ("distill: {with: [{course: two-shot}]}", "a value"),
+    ],
+)
+def test_faults_are_told_without_the_words_of_python(write_yaml, text, expected):
+    with pytest.raises(ConfigError) as caught:
+        load_config(write_yaml(text))
+    assert any(expected in fault.expected for fault in caught.value.faults)
+    assert not any("tuple" in fault.expected for fault in caught.value.faults)
