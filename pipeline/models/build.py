@@ -140,11 +140,23 @@ def check_model(model: nn.Module, inputs: Mapping[str, Tensor], num_classes: int
     except ModelError:
         raise
     except Exception as exc:
-        what = f"{type(exc).__name__}: {exc}"
-        raise ModelError(f"The model cannot take inputs of shape {shapes}: {what}") from exc
+        told = {
+            name: f"{v.dtype} {shapes[name]}".removeprefix("torch.") for name, v in inputs.items()
+        }
+        what = f"The model cannot take inputs {told}: {type(exc).__name__}: {exc}"
+        raise ModelError(what, _hint(exc, inputs)) from exc
     if got != wanted:
         hint = f"The data has {num_classes} classes"
         raise ModelError(f"For inputs {shapes} the model gives {got}, expected {wanted}", hint)
+
+
+def _hint(error: Exception, inputs: Mapping[str, Tensor]) -> str:
+    """What to do where a model's first call failed, if that can be told."""
+    if "unexpected keyword argument" in str(error):
+        return f"Parameters of forward() bear the names of the inputs: {', '.join(inputs)}"
+    if "indices" in str(error) and "FloatTensor" in str(error):
+        return "Numbers become float32 unless the data says: preprocessing: {NAME: {dtype: int64}}"
+    return ""
 
 
 @contextmanager

@@ -145,5 +145,18 @@ def test_check_compares_the_logits_with_the_classes() -> None:
 
 
 def test_check_tells_shapes_when_the_model_fails() -> None:
-    with pytest.raises(ModelError, match=r"inputs of shape \{'input': \(2, 5\)\}: RuntimeError"):
+    with pytest.raises(ModelError, match=r"inputs \{'input': 'float32 \(2, 5\)'\}: RuntimeError"):
         check_model(nn.Linear(4, 3), {"input": torch.zeros(2, 5)}, 3)
+
+
+def test_integers_that_became_floats_are_told_from_other_failures() -> None:
+    with pytest.raises(ModelError, match="float32") as caught:
+        check_model(nn.Embedding(9, 3), {"tokens": torch.zeros(2, 5)}, 3)
+    assert "dtype: int64" in caught.value.hint
+
+
+def test_a_forward_with_other_names_is_told_which_it_must_have() -> None:
+    both = {"tokens": torch.zeros(2, 5), "mask": torch.zeros(2, 5)}
+    with pytest.raises(ModelError) as caught:
+        check_model(nn.Linear(5, 3), both, 3)
+    assert "tokens, mask" in caught.value.hint
