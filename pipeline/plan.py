@@ -340,6 +340,7 @@ def _quantize(
     kind: str, exporter: Exporter, precision: Precision, config: Config, root: Path
 ) -> Stage:
     search = _search(exporter, precision, config)
+    final = config.quantize.recover == "none" or precision != recover.PRECISION
     return Stage(
         f"quantize-{kind}-{precision}",
         ("data", "distill", f"export-{kind}"),
@@ -347,10 +348,10 @@ def _quantize(
             "kind": kind,
             "precision": precision,
             "exporter": exporter.version,
-            **(asdict(search) if precision == "int8" else {}),
+            **({**asdict(search), "final": final} if precision == recover.PRECISION else {}),
         },
         2,
-        partial(quantize.run, kind, precision, search, config.export.timeout, root),
+        partial(quantize.run, kind, precision, search, config.export.timeout, root, final),
         libraries=exporter.libraries,
         alone=False,
     )

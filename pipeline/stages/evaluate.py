@@ -34,10 +34,17 @@ def candidates(inputs: Mapping[str, Artifact], reported: tuple[str, ...]) -> dic
     for stage, artifact in inputs.items():
         if stage == "export-teacher":
             found[TEACHER] = artifact
-        elif stage.startswith(_DEPLOYABLE) and artifact.precision in reported:
+        elif (
+            stage.startswith(_DEPLOYABLE) and _checked(artifact) and artifact.precision in reported
+        ):
             # What was recovered comes later and takes the place of what was not.
             found[f"{artifact.kind}-{artifact.precision}"] = artifact
     return found
+
+
+def _checked(artifact: Artifact) -> bool:
+    """Whether it was held against its source; `recover` replaces what was not."""
+    return (artifact.root / "parity.json").exists()
 
 
 def run(

@@ -89,6 +89,7 @@ def run(
     search: Search,
     timeout: float,
     root: Path,
+    final: bool,
     inputs: Mapping[str, Artifact],
     workspace: Workspace,
 ) -> None:
@@ -100,6 +101,7 @@ def run(
         search: recipes and goal.
         timeout: seconds for one conversion.
         root: folder of the config, for user code.
+        final: nothing recovers what loses too much: it must answer like the model all the same.
         inputs: artefacts of `data`, `distill` and `export-FORMAT`.
         workspace: where to work.
 
@@ -123,7 +125,10 @@ def run(
 
     shutil.rmtree(workspace.scratch, ignore_errors=True)
     tried, written = look(kind, precision, search, make, inputs, workspace)
-    take(kind, precision, tried, written, "distill", inputs, workspace)
+    if final or any(trial.holds for trial in tried):
+        take(kind, precision, tried, written, "distill", inputs, workspace)
+    else:
+        keep(kind, precision, tried, written, workspace)
 
 
 def look(
@@ -283,6 +288,33 @@ def _latency_ratio(draft: Artifact, plain: Artifact, data: Path) -> float:
     return float(ratio(results["ours"], results["fp32"]).value)
 
 
+def keep(
+    kind: str,
+    precision: Precision,
+    tried: list[Trial],
+    written: Mapping[str, Signature],
+    workspace: Workspace,
+) -> Signature:
+    """Keep the best file and the table of all; without a `parity.json` it is no result yet.
+
+    Raises:
+        ExportError: there is none.
+    """
+    if not written:
+        reasons = "; ".join(f"{trial.recipe}: {trial.failed}" for trial in tried)
+        raise ExportError(
+            f"{kind}: no recipe gives {precision}: {reasons}",
+            f"Take {precision!r} out of export.precisions for this model.",
+        )
+    best = max((trial for trial in tried if not trial.failed), key=lambda trial: trial.rank)
+    shutil.copytree(_files(workspace, best.recipe), workspace.out, dirs_exist_ok=True)
+    note = {"chosen": best.recipe, "tried": [asdict(trial) for trial in tried]}
+    (workspace.out / RECIPES).write_text(json.dumps(note, indent=1, sort_keys=True))
+    about, signature = workspace.describe, written[best.recipe]
+    about.kind, about.precision, about.signature = kind, precision, signature
+    return signature
+
+
 def take(
     kind: str,
     precision: Precision,
@@ -307,18 +339,9 @@ def take(
         ExportError: there is none.
         ParityError: the best does not answer like the model.
     """
-    if not written:
-        reasons = "; ".join(f"{trial.recipe}: {trial.failed}" for trial in tried)
-        raise ExportError(
-            f"{kind}: no recipe gives {precision}: {reasons}",
-            f"Take {precision!r} out of export.precisions for this model.",
-        )
-    best = max((trial for trial in tried if not trial.failed), key=lambda trial: trial.rank)
-    shutil.copytree(_files(workspace, best.recipe), workspace.out, dirs_exist_ok=True)
-    note = {"chosen": best.recipe, "tried": [asdict(trial) for trial in tried]}
-    (workspace.out / RECIPES).write_text(json.dumps(note, indent=1, sort_keys=True))
+    signature = keep(kind, precision, tried, written, workspace)
     try:
-        finish(kind, precision, written[best.recipe].to_json(), source, inputs, workspace)
+        finish(kind, precision, signature.to_json(), source, inputs, workspace)
     except ParityError as error:
         said = ", ".join(
             f"{trial.recipe} {trial.failed or f'{trial.accuracy:.1%}'}" for trial in tried

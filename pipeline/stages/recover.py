@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import modelfiles, teachersource
-from .export import drafted, from_job, to_job
+from .export import drafted, finish, from_job, to_job
 from .quantize import RECIPES, Search, Trial, exported, in_child, look, take
 from .training import loop_settings
 
@@ -134,6 +134,8 @@ def requantize(
     tried, made = look(kind, PRECISION, search, make, inputs, workspace)
     if before is not None and _rank(before) >= max(trial.rank for trial in tried):
         _hand_on(before, workspace)
+        if before.signature is not None:  # nobody has checked it yet
+            finish(kind, PRECISION, before.signature.to_json(), "distill", inputs, workspace)
         return
     take(kind, PRECISION, tried, made, "recover", inputs, workspace)
     _tell_all(before, workspace.out / RECIPES)

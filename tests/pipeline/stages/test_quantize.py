@@ -23,7 +23,9 @@ WRITTEN = Signature((TensorSpec("x", (None, 2), "float32"),), ())
 def seek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """`seek(accuracies, drop)`: search recipes that end so; an error stands for no file."""
 
-    def act(outcomes: dict[str, float | ExportError], drop: float = 1.0) -> dict:
+    def act(
+        outcomes: dict[str, float | ExportError], drop: float = 1.0, final: bool = True
+    ) -> dict:
         space = Workspace(tmp_path / "out", tmp_path / "scratch", lambda *_: None)
         space.out.mkdir()
 
@@ -43,7 +45,7 @@ def seek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(quantize, "to_job", lambda artifact: {})
         monkeypatch.setattr(quantize, "_try", attempt)
         search = Search(tuple(outcomes), drop, 8)
-        quantize.run("onnx", "int8", search, 60, tmp_path, ARTIFACTS, space)
+        quantize.run("onnx", "int8", search, 60, tmp_path, final, ARTIFACTS, space)
         note = json.loads((space.out / "recipes.json").read_text())
         assert (space.out / "model.onnx").read_text() == note["chosen"]
         return note
@@ -93,3 +95,11 @@ def test_a_file_that_answers_otherwise_is_refused_with_what_was_tried(seek, monk
     monkeypatch.setattr(quantize, "finish", refuse)
     with pytest.raises(ParityError, match=r"tried: minmax 50\.0%, entropy 60\.0%"):
         seek({"minmax": 50.0, "entropy": 60.0})
+
+
+def test_what_can_be_recovered_is_kept_unchecked(seek, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ParityError("it does not answer like its source", "look")
+
+    monkeypatch.setattr(quantize, "finish", refuse)
+    assert seek({"minmax": 50.0, "entropy": 60.0}, final=False)["chosen"] == "entropy"

@@ -62,6 +62,7 @@ def requantize(tmp_path: Path, space: Workspace, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(recover, "in_child", make)
         monkeypatch.setattr(recover, "look", look)
         monkeypatch.setattr("edgedistill.pipeline.stages.quantize.finish", lambda *_: None)
+        monkeypatch.setattr(recover, "finish", lambda *_: None)
         inputs = dict.fromkeys(("data", "distill", "export-onnx", "recover"))
         if before is not None:
             inputs["quantize-onnx-int8"] = before
